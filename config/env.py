@@ -1,0 +1,39 @@
+"""Readers for environment variables: each says in one sentence what is wrong with a value."""
+
+import os
+from typing import TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+Number = TypeVar("Number", int, float)
+
+
+def text(name: str, default: str = "") -> str:
+    """The variable without surrounding blanks; an empty one counts as unset."""
+    return os.environ.get(name, "").strip() or default
+
+
+def flag(name: str, default: bool = False) -> bool:
+    value = text(name, "1" if default else "0").lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} is {value!r}: write 1 or 0.")
+
+
+def number(name: str, default: Number, least: float = 0) -> Number:
+    value = text(name, str(default))
+    try:
+        read = type(default)(value)
+    except ValueError:
+        read = None
+    if read is None or not least <= read < float("inf"):
+        whole = "a whole number" if isinstance(default, int) else "a number"
+        raise ImproperlyConfigured(f"{name} is {value!r}: write {whole}, at least {least:g}.")
+    return read
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """The variable cut at commas and blanks."""
+    return text(name, default).replace(",", " ").split()

@@ -1,0 +1,182 @@
+"""Settings, all of them read from the environment.
+
+Every variable read here stands in `.env.example` and in the README's table; a test compares the three.
+"""
+
+import os
+from pathlib import Path
+
+import dj_database_url
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from config import embedded
+from config.env import flag, number, text, words
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Where things are
+VAR_DIR = Path(text("VAR_DIR", str(BASE_DIR / "var")))
+STATIC_URL = "static/"
+STATIC_ROOT = Path(text("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+STATICFILES_DIRS = [BASE_DIR / "static"]
+MEDIA_ROOT = Path(text("MEDIA_ROOT", str(BASE_DIR / "media")))
+LOG_FILE = Path(text("LOG_FILE", str(BASE_DIR / "logs" / "qcluster.log")))
+LOG_LEVEL = text("LOG_LEVEL", "INFO").upper()
+
+# Who may come in
+DEBUG = flag("DEBUG")
+SECRET_KEY = text("SECRET_KEY") or ("only-for-development-" * 3 if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SECRET_KEY is not set. Set it to a long random text, or DEBUG=1 on your own machine.")
+ALLOWED_HOSTS = words("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
+BIND = text("BIND", "127.0.0.1")
+PORT = number("PORT", 8000, least=1)
+OPEN_ACCESS = flag("OPEN_ACCESS")
+API_TOKENS = words("API_TOKENS")
+
+INSTALLED_APPS = [
+    "tasks_app",  # before django_q, so that its qcluster command is the one that runs
+    "django_q",
+    "django_tasks",
+    "django_htmx",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "tasks_app.middleware.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "tasks_app.middleware.ClosedByDefaultMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "tasks_app.middleware.ReadableErrorsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# The database: the one that DATABASE_URL names, or the embedded one of this checkout
+DATABASE_URL = text("DATABASE_URL") or embedded.url(VAR_DIR / "postgres")
+DATABASES = {
+    "default": {
+        **dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True),
+        "TEST": {"NAME": text("TEST_DATABASE_NAME") or None},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# The queue
+WORKERS = number("WORKERS", os.cpu_count() or 2, least=1)
+STOP_GRACE_SECONDS = number("STOP_GRACE_SECONDS", 10.0)
+LOST_AFTER_SECONDS = number("LOST_AFTER_SECONDS", 15.0, least=2)
+MAX_JSON_BYTES = number("MAX_JSON_BYTES", 1_000_000, least=1_000)
+MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1)
+PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
+
+TASKS = {"default": {"BACKEND": "tasks_app.backend.PostgresBackend", "QUEUES": []}}
+Q_CLUSTER = {
+    "name": "default",
+    "label": "Django Q",
+    "broker_class": "tasks_app.engine.broker.PostgresBroker",
+    "workers": WORKERS,
+    # The next two are read only by Django-Q2's own engine, which never runs here: without them it warns at import.
+    "timeout": 60,
+    "retry": 120,
+}
+
+# Uploads of the thumbnail example
+UPLOAD_MAX_BYTES = 20 * 1024 * 1024
+UPLOAD_MAX_PIXELS = 50_000_000
+FILE_UPLOAD_HANDLERS = [
+    "tasks_app.uploads.BoundedUploadHandler",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# Browsers
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+HTTPS = flag("HTTPS", default=not DEBUG)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = ["^healthz$"]  # asked over plain http, from inside, by a load balancer
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+if flag("BEHIND_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_HTTPONLY = True
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = text("TIME_ZONE", "UTC")
+USE_I18N = True
+USE_TZ = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "tasks_app.engine.logs.LineFormatter"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "file": {"class": "tasks_app.engine.logs.ClusterLogHandler", "filename": LOG_FILE, "formatter": "line"},
+    },
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {
+        "dumbwaiter": {"handlers": ["file"], "level": LOG_LEVEL},
+        # Says every request over again; gunicorn's access log is the place for that.
+        "django.server": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "django.request": {"level": "ERROR"},
+        # Says "Enqueued [queue] id" at each async_task.
+        "django-q": {"level": "WARNING"},
+    },
+}
