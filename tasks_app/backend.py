@@ -1,0 +1,115 @@
+"""SUBMIT: the Django Tasks backend that keeps every run as a row of PostgreSQL."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.core import checks
+from django_tasks.backends.base import BaseTaskBackend
+from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
+from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
+from typing_extensions import ParamSpec
+
+from tasks_app import catalog
+from tasks_app.models import Status, TaskRun
+from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresTask(Task[P, T]):
+    """A task with what this backend offers besides Django's own options."""
+
+    max_attempts: int | None = None
+    """How often a run may be claimed in all; None is the setting MAX_ATTEMPTS."""
+
+    timeout: float | None = None
+    """Seconds that one attempt may take; None is no limit."""
+
+
+class PostgresBackend(BaseTaskBackend):
+    """Puts runs into PostgreSQL, in the caller's own transaction: committed with it, or never there."""
+
+    task_class = PostgresTask
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def validate_task(self, task: Task[..., Any]) -> None:
+        super().validate_task(task)
+        if not task.queue_name or len(task.queue_name) > QUEUE_NAME_LENGTH:
+            raise InvalidTaskError(f"A queue's name has 1 to {QUEUE_NAME_LENGTH} characters.")
+        if len(task.module_path) > TASK_PATH_LENGTH:
+            raise InvalidTaskError(f"The path of a task has at most {TASK_PATH_LENGTH} characters.")
+        if isinstance(task, PostgresTask):
+            if task.max_attempts is not None and not 1 <= task.max_attempts <= 1000:
+                raise InvalidTaskError("max_attempts must be 1 to 1000.")
+            if task.timeout is not None and not 0 < task.timeout < float("inf"):
+                raise InvalidTaskError("timeout must be a number of seconds above 0.")
+
+    def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> TaskResult[T]:
+        """Store one run; raises `InvalidTaskError` when the task or its arguments cannot be taken."""
+        return to_task_result(self.enqueue_run(task, args, kwargs), task)
+
+    def enqueue_run(self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None) -> TaskRun:
+        """The same, for somebody, and answered with the row itself."""
+        from tasks_app.engine.submit import Submission
+
+        self.validate_task(task)
+        return Submission(
+            task_path=task.module_path,
+            args=args,
+            kwargs=kwargs,
+            queue_name=task.queue_name,
+            priority=task.priority,
+            run_after=task.run_after,
+            max_attempts=getattr(task, "max_attempts", None),
+            timeout=getattr(task, "timeout", None),
+            owner=owner,
+        ).store()
+
+    def get_result(self, result_id: str) -> TaskResult[Any]:
+        try:
+            run = TaskRun.objects.get(pk=uuid.UUID(result_id))
+            task = catalog.find(run.task_path)
+        except (ValueError, TaskRun.DoesNotExist, catalog.UnknownTask) as error:
+            raise TaskResultDoesNotExist(result_id) from error
+        if not isinstance(task, Task):  # a plain function, sent by async_task
+            raise TaskResultDoesNotExist(result_id)
+        return to_task_result(run, task)
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        from tasks_app.checks import check_database_is_postgres
+
+        return check_database_is_postgres()
+
+
+def to_task_result(run: TaskRun, task: Task[..., T]) -> TaskResult[T]:
+    """A run as Django Tasks tells it; it has no word for a cancelled one, which counts as failed."""
+    failed = {Status.FAILED, Status.CANCELLED}
+    tries = run.tries
+    result: TaskResult[T] = TaskResult(
+        task=task,
+        id=str(run.pk),
+        status=TaskResultStatus.FAILED if run.status in failed else TaskResultStatus(run.status),
+        enqueued_at=run.enqueued_at,
+        started_at=tries[0].started_at if tries else None,
+        finished_at=run.finished_at,
+        last_attempted_at=tries[-1].started_at if tries else None,
+        args=run.args,
+        kwargs=run.kwargs,
+        backend=task.backend,
+        errors=[
+            TaskError(exception_class_path=entry["exception"], traceback=entry["traceback"])
+            for entry in run.attempts
+            if entry.get("exception")
+        ],
+        worker_ids=[attempt.worker for attempt in tries],
+    )
+    object.__setattr__(result, "_return_value", run.return_value)
+    return result

@@ -1,0 +1,43 @@
+"""What may be stored as JSON: strict JSON that PostgreSQL accepts, of bounded size."""
+
+import json
+import re
+from typing import Any
+
+from django.conf import settings
+
+# A NUL that json.dumps wrote, as against the text backslash-u0000: an even number of backslashes stands before it.
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class NotJSON(ValueError):
+    """The value cannot be stored; the message is a sentence that says why."""
+
+
+def to_json(value: Any, what: str) -> str:
+    """The value as JSON text; `what` begins the sentence of `NotJSON` (such as "The result")."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+    except TypeError as error:
+        raise NotJSON(f"{what} is not JSON: {error}.") from None
+    except UnicodeEncodeError:
+        raise NotJSON(f"{what} is not JSON: a text in it holds half of a surrogate pair.") from None
+    except RecursionError:
+        raise NotJSON(f"{what} is nested too deep to be stored as JSON.") from None
+    except ValueError as error:
+        raise NotJSON(f"{what} is not JSON: {str(error).lower()}.") from None
+    if size > settings.MAX_JSON_BYTES:
+        raise NotJSON(f"{what} has {size:,} bytes as JSON, more than the {settings.MAX_JSON_BYTES:,} allowed.")
+    if "\\u0000" in text and NUL.search(text):
+        raise NotJSON(f"{what} holds a NUL character, which PostgreSQL cannot store.")
+    return text
+
+
+def storable(text: str, limit: int = 50_000) -> str:
+    """Any text made fit for PostgreSQL: NUL and half surrogates escaped, the middle of a huge one left out."""
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    if len(text) <= limit:
+        return text
+    kept = limit // 2
+    return f"{text[:kept]}\n… {len(text) - 2 * kept:,} characters left out …\n{text[-kept:]}"

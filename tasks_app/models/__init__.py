@@ -1,0 +1,4 @@
+from tasks_app.models.cluster import Cluster
+from tasks_app.models.run import Failure, Status, TaskRun, TaskRunQuerySet
+
+__all__ = ["Cluster", "Failure", "Status", "TaskRun", "TaskRunQuerySet"]

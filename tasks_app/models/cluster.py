@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import models
+from django.db.models.functions import Now
+
+HEARTBEAT_SECONDS = 1.0
+
+
+class ClusterQuerySet(models.QuerySet["Cluster"]):
+    def started(self) -> ClusterQuerySet:
+        """Those that neither stopped by themselves nor were declared lost."""
+        return self.filter(stopped_at=None, lost_at=None)
+
+    def alive(self) -> ClusterQuerySet:
+        """Those heard from lately, by the database's clock."""
+        silence = timedelta(seconds=settings.LOST_AFTER_SECONDS)
+        return self.started().filter(heartbeat_at__gt=Now() - silence)
+
+
+class Cluster(models.Model):
+    """One `manage.py qcluster` on some host: a sentinel and its workers."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100)
+    queues = models.JSONField(help_text="The queues it takes from, in order.")
+    host = models.CharField(max_length=255)
+    pid = models.IntegerField()
+    workers = models.SmallIntegerField(help_text="How many worker processes it keeps.")
+    busy = models.SmallIntegerField(default=0, help_text="How many of them are at work.")
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField(help_text="When it was last heard from.")
+    stopped_at = models.DateTimeField(null=True, blank=True, help_text="When it stopped as asked.")
+    lost_at = models.DateTimeField(null=True, blank=True, help_text="When another cluster found it silent.")
+    rescued = models.IntegerField(default=0, help_text="How many runs were taken back from it when it was lost.")
+
+    objects = ClusterQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["heartbeat_at"], name="cluster_started", condition=models.Q(stopped_at=None, lost_at=None))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser
+    from django.contrib.auth.models import User as AbstractUser
+
+QUEUE_NAME_LENGTH = 100
+TASK_PATH_LENGTH = 255
+
+
+class Status(models.TextChoices):
+    """Where a run stands; Django's own words (DEP 14) and one more."""
+
+    READY = "READY", "Ready"
+    """Waits for a worker, or is held by one that has not begun it yet (then `claimed_by` is set)."""
+
+    RUNNING = "RUNNING", "Running"
+    """A worker is at it."""
+
+    SUCCESSFUL = "SUCCESSFUL", "Successful"
+    """Ended with a return value."""
+
+    FAILED = "FAILED", "Failed"
+    """Ended without one, and nothing runs it again unless someone does; `failure` says why."""
+
+    CANCELLED = "CANCELLED", "Cancelled"
+    """Someone ended it."""
+
+
+UNFINISHED = (Status.READY, Status.RUNNING)
+FINISHED = (Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED)
+
+
+class Failure(models.TextChoices):
+    """Why a run failed, apart from the fact that it did."""
+
+    ERROR = "error", "Error"
+    """The task raised an exception, or returned what cannot be kept."""
+
+    TIMED_OUT = "timed_out", "Timed out"
+    """The task ran longer than its limit."""
+
+    WORKER_LOST = "worker_lost", "Worker lost"
+    """The process that ran it died, and no attempt was left."""
+
+    REJECTED = "rejected", "Rejected"
+    """There is no such task, or it cannot be called with these arguments."""
+
+
+class TaskRunQuerySet(models.QuerySet["TaskRun"]):
+    """Reads, one method a state."""
+
+    def ready(self) -> TaskRunQuerySet:
+        return self.filter(status=Status.READY)
+
+    def waiting(self) -> TaskRunQuerySet:
+        """Ready and held by nobody: the same condition as the index that claims read."""
+        return self.filter(status=Status.READY, claimed_by=None)
+
+    def running(self) -> TaskRunQuerySet:
+        return self.filter(status=Status.RUNNING)
+
+    def successful(self) -> TaskRunQuerySet:
+        return self.filter(status=Status.SUCCESSFUL)
+
+    def failed(self) -> TaskRunQuerySet:
+        return self.filter(status=Status.FAILED)
+
+    def cancelled(self) -> TaskRunQuerySet:
+        return self.filter(status=Status.CANCELLED)
+
+    def unfinished(self) -> TaskRunQuerySet:
+        return self.filter(status__in=UNFINISHED)
+
+    def finished(self) -> TaskRunQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def newest(self) -> TaskRunQuerySet:
+        return self.order_by("-enqueued_at", "-id")
+
+    def owned_by(self, user: AbstractUser | AnonymousUser) -> TaskRunQuerySet:
+        """The runs that this person sent; a guest of open access (anonymous) has those without an owner."""
+        return self.filter(owner=user if user.is_authenticated else None)
+
+    def visible_to(self, user: AbstractUser | AnonymousUser) -> TaskRunQuerySet:
+        """The runs that this person may see: the own ones, and all of them for staff."""
+        return self.all() if user.is_authenticated and user.is_staff else self.owned_by(user)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a run, as its page tells it."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    reason: str = ""
+    exception: str = ""
+    message: str = ""
+    traceback: str = ""
+
+    @property
+    def duration(self) -> timedelta | None:
+        return self.ended_at - self.started_at if self.ended_at else None
+
+
+class TaskRun(models.Model):
+    """One submission of a task, from enqueue to history: the queue and the record are the same row.
+
+    The engine (`tasks_app.engine`) moves it through its states in single statements; nothing else writes it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    task_path = models.CharField("task", max_length=TASK_PATH_LENGTH)
+    args = models.JSONField(default=list)
+    kwargs = models.JSONField(default=dict)
+    queue_name = models.CharField("queue", max_length=QUEUE_NAME_LENGTH, default="default")
+    priority = models.SmallIntegerField(default=0, help_text="-100 to 100; a higher one goes first.")
+    status = models.CharField(max_length=10, choices=Status, default=Status.READY)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, db_index=False, related_name="+"
+    )
+
+    run_after = models.DateTimeField(help_text="Not before this moment.")
+    enqueued_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True, help_text="When the newest attempt was taken by a worker.")
+    started_at = models.DateTimeField(null=True, help_text="When the newest attempt began.")
+    finished_at = models.DateTimeField(null=True)
+
+    claimed_by = models.CharField(
+        max_length=128, null=True, db_collation="C", help_text="The worker that holds it, or that ended it."
+    )
+    attempt = models.SmallIntegerField(default=0, help_text="How many times it was claimed.")
+    max_attempts = models.SmallIntegerField(default=1)
+    timeout = models.FloatField(null=True, help_text="Seconds that one attempt may take.")
+
+    progress = models.JSONField(null=True, help_text='{"done": number, "total": number or null, "message": text}')
+    return_value = models.JSONField(null=True)
+    failure = models.CharField(max_length=12, choices=Failure, null=True)
+    failure_message = models.TextField(null=True, help_text="One sentence: why it failed.")
+    attempts = models.JSONField(default=list, help_text="One entry for each attempt that did not succeed.")
+
+    objects = TaskRunQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "run"
+        indexes = [
+            # What a claim reads: only work that a worker could take now or later, so history does not slow it.
+            models.Index(
+                "queue_name",
+                F("priority").desc(),
+                "run_after",
+                "id",
+                name="run_ready",
+                condition=Q(status=Status.READY, claimed_by=None),
+            ),
+            # When the next run falls due. Runs for now are not in it, so the common enqueue does not pay for it.
+            models.Index(
+                fields=["run_after"],
+                name="run_later",
+                condition=Q(status=Status.READY, claimed_by=None, run_after__gt=F("enqueued_at")),
+            ),
+            # What a lost worker or cluster held.
+            models.Index(
+                fields=["claimed_by"],
+                name="run_held",
+                condition=Q(status__in=UNFINISHED, claimed_by__isnull=False),
+            ),
+            models.Index(fields=["-enqueued_at", "-id"], name="run_newest"),
+            models.Index(fields=["status", "-enqueued_at", "-id"], name="run_status_newest"),
+            models.Index(fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.short_id}"
+
+    def get_absolute_url(self) -> str:
+        from django.urls import reverse
+
+        return reverse("run", args=[self.pk])
+
+    # Names
+
+    @property
+    def name(self) -> str:
+        """The task's own name, without its module."""
+        return self.task_path.rpartition(".")[2]
+
+    @property
+    def short_id(self) -> str:
+        return str(self.id)[:8]
+
+    # State
+
+    @property
+    def state(self) -> str:
+        """The status, told finer where READY hides more than one situation: the word of icon, class and label."""
+        if self.status != Status.READY:
+            return str(self.status).lower()
+        if self.claimed_by:
+            return "claimed"
+        if self.attempts:
+            return "retrying"
+        if self.run_after > self.enqueued_at:
+            return "scheduled"
+        return "ready"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def worker(self) -> str:
+        return worker_label(self.claimed_by)
+
+    # Progress
+
+    @property
+    def progress_done(self) -> float:
+        return (self.progress or {}).get("done") or 0
+
+    @property
+    def progress_total(self) -> float | None:
+        return (self.progress or {}).get("total")
+
+    @property
+    def progress_message(self) -> str:
+        return (self.progress or {}).get("message") or ""
+
+    @property
+    def percent(self) -> int | None:
+        """0 to 100, or None while nobody knows the total."""
+        total = self.progress_total
+        if not total or total <= 0:
+            return None
+        return int(min(max(self.progress_done / total, 0), 1) * 100)
+
+    # Times
+
+    def wait_time(self, now: datetime) -> timedelta:
+        """From enqueue to the first start, attempts in between left out; still growing until it begins."""
+        began = self.tries[0].started_at if self.tries else (self.finished_at or now)
+        return max(began - self.enqueued_at, timedelta())
+
+    def run_time(self, now: datetime) -> timedelta | None:
+        """How long the newest attempt has run; None before it begins."""
+        if self.started_at is None:
+            return None
+        return max((self.finished_at or now) - self.started_at, timedelta())
+
+    @property
+    def tries(self) -> list[Attempt]:
+        """Every attempt so far, oldest first, the running or successful one included."""
+        tries = [
+            Attempt(
+                number=entry["attempt"],
+                worker=worker_label(entry["worker"]),
+                started_at=datetime.fromisoformat(entry["started_at"]),
+                ended_at=datetime.fromisoformat(entry["ended_at"]),
+                reason=entry["reason"],
+                exception=entry.get("exception", ""),
+                message=entry.get("message", ""),
+                traceback=entry.get("traceback", ""),
+            )
+            for entry in self.attempts
+        ]
+        if self.started_at and len(tries) < self.attempt:
+            tries.append(Attempt(self.attempt, self.worker, self.started_at, self.finished_at))
+        return tries
+
+
+def worker_label(claimed_by: str | None) -> str:
+    """`web-1, worker 2` from a claim's `cluster:worker:pid:host`."""
+    if not claimed_by:
+        return ""
+    _, number, _, host = claimed_by.split(":", 3)
+    return f"{host}, worker {number}"
