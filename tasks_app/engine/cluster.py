@@ -1,0 +1,131 @@
+"""`manage.py qcluster`: Django-Q2's cluster with a sentinel and workers of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Sequence
+
+import psutil
+from django.conf import settings
+from django.db import connections
+from django_q.cluster import Cluster as StockCluster
+from django_q.conf import Conf
+
+from tasks_app.engine import process, sentinel
+
+logger = logging.getLogger("dumbwaiter.cluster")
+
+RESTARTS = (5, 60.0)
+"""A sentinel that dies so many times within so many seconds is not started again."""
+
+
+class Cluster(StockCluster):
+    """The main process: it starts the sentinel, starts another should that die, and passes on the wish to stop."""
+
+    def __init__(self, name: str | None = None, queues: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.queue = name or Conf.CLUSTER_NAME
+        self.queues = list(queues or [self.queue])
+        self.signals = process.SignalPipe(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        self.channel: process.Channel | None = None
+        self.sentinel_pid = 0
+        self.wishes = 0
+        """How often somebody asked to stop: the second time means now."""
+        self.deaths: list[float] = []
+
+    @property
+    def name(self) -> str:
+        return self.queue
+
+    def start(self) -> int:
+        """Start the sentinel and return this process's id; `wait` tells when it is all over."""
+        process.title(self.queue, "main")
+        process.adopt_orphans()
+        self._fork()
+        return os.getpid()
+
+    def stop(self) -> bool:
+        """Ask the sentinel to stop, at once if asked before; answers whether there was one to ask."""
+        self.wishes += 1
+        if self.channel is None:
+            return False
+        self.channel.say(sentinel.STOP if self.wishes == 1 else sentinel.STOP_NOW)
+        return True
+
+    def wait(self, until_ready: bool = False) -> int:
+        """Guard the sentinel until it has ended (or until its workers are there); returns an exit code."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.signals, selectors.EVENT_READ)
+            while True:
+                selector.select(0.05 if until_ready else None)
+                for number in self.signals.read():
+                    if number in (signal.SIGTERM, signal.SIGINT):
+                        self.stop()
+                if until_ready and self.channel and sentinel.READY in (self.channel.heard() or b""):
+                    return 0
+                code = self._reap()
+                if code is not None:
+                    return code
+
+    def _fork(self) -> None:
+        connections.close_all()  # opened after the fork, never before
+        ours, theirs = process.Channel.pair()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.setpgid(0, 0)  # Ctrl-C and signals to the whole group reach the main process alone
+                ours.close()
+                self.signals.close()
+                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, settings.WORKERS, theirs).run()
+                code = 0
+            except BaseException:
+                logger.exception("the sentinel ended by an error of its own")
+            finally:
+                os._exit(code)  # not sys.exit: what the main process registered to happen at exit is not ours
+        theirs.close()
+        self.sentinel_pid, self.channel = pid, ours
+        if self.wishes:
+            ours.say(sentinel.STOP)
+
+    def _reap(self) -> int | None:
+        """Collect ended children; an exit code once there is nothing left to guard."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 0 if self.wishes else 1
+            if pid == 0:
+                return None
+            if pid == self.sentinel_pid:
+                return self._after_sentinel(status)
+
+    def _after_sentinel(self, status: int) -> int | None:
+        if self.channel:
+            self.channel.close()
+        self.channel = None
+        self._end_descendants()
+        if os.waitstatus_to_exitcode(status) == 0:
+            return 0
+        now = time.monotonic()
+        self.deaths = [at for at in self.deaths if now - at < RESTARTS[1]] + [now]
+        if self.wishes or len(self.deaths) >= RESTARTS[0]:
+            logger.error("the sentinel ended (%s), giving up", process.exit_code(status))
+            return 1
+        logger.error("the sentinel died (%s), starting another", process.exit_code(status))
+        self._fork()
+        return None
+
+    def _end_descendants(self) -> None:
+        """Workers die with their sentinel; make sure of it, because the next one gives their runs to others."""
+        for descendant in psutil.Process().children(recursive=True):
+            process.kill_group(descendant.pid)
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return

@@ -1,0 +1,182 @@
+"""One execution: call the task and tell how it ended. It never raises and it touches no queue."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django_tasks.base import Task, TaskResult, TaskResultStatus
+
+from tasks_app import catalog
+from tasks_app.engine.context import Report, RunContext
+from tasks_app.jsonable import NotJSON, storable, to_json
+from tasks_app.models import Failure, Status
+
+
+@dataclass(slots=True)
+class ClaimedRun:
+    """The columns that a claim returns, in the order of `statements.CLAIM`."""
+
+    id: uuid.UUID
+    task_path: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    queue_name: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    timeout: float | None
+    enqueued_at: datetime
+    claimed_at: datetime
+    received: float = field(default_factory=time.monotonic)
+
+    @property
+    def since_claim(self) -> float:
+        """Seconds since the claim arrived: added to the server's `claimed_at`, it tells the server's time."""
+        return time.monotonic() - self.received
+
+    @property
+    def name(self) -> str:
+        return self.task_path.rpartition(".")[2]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an execution ended; `began` and `ended` are seconds after the claim."""
+
+    status: Status
+    began: float
+    ended: float = 0.0
+    return_value: str | None = None
+    failure: Failure | None = None
+    message: str | None = None
+    exception: str = ""
+    traceback: str = ""
+    progress: dict[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    def fail(self, failure: Failure, message: str, error: BaseException | None = None) -> None:
+        self.status, self.failure, self.return_value = Status.FAILED, failure, None
+        self.message = storable(message, 2_000)
+        if error is not None:
+            self.exception = storable(f"{type(error).__module__}.{type(error).__qualname__}", 500)
+            self.traceback = storable(traceback_of(error))
+
+
+def execute(run: ClaimedRun, worker: str, report: Report) -> Outcome:
+    """Call the run's task with its arguments; whatever it does short of ending the process becomes an `Outcome`."""
+    outcome = Outcome(Status.SUCCESSFUL, began=run.since_claim)
+    try:
+        task = catalog.find(run.task_path)
+        call, first = task, []
+        if isinstance(task, Task):
+            call = task.func
+            if task.takes_context:
+                first = [RunContext(task_result=told(run, task, worker), report=report)]
+        if signature := signature_of(call):
+            signature.bind(*first, *run.args, **run.kwargs)
+    except catalog.UnknownTask as error:
+        outcome.fail(Failure.REJECTED, str(error))
+    except TypeError as error:
+        outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {error}.")
+    except BaseException as error:  # importing the task's module ran its code, which may do anything
+        outcome.fail(Failure.REJECTED, f"{run.task_path} cannot be loaded: {sentence_of(error)}", error)
+    else:
+        try:
+            called = async_to_sync(call) if inspect.iscoroutinefunction(call) else call
+            with time_limit(run.timeout):
+                value = called(*first, *run.args, **run.kwargs)
+            outcome.return_value = to_json(value, "The result")
+        except TimedOut as error:
+            outcome.fail(Failure.TIMED_OUT, f"Stopped after {run.timeout:g} s, its limit.", error)
+        except NotJSON as error:
+            outcome.fail(Failure.ERROR, str(error), error)
+        except BaseException as error:  # also SystemExit and KeyboardInterrupt: a task must not end its worker
+            outcome.fail(Failure.ERROR, sentence_of(error), error)
+    outcome.ended = run.since_claim
+    return outcome
+
+
+class TimedOut(BaseException):
+    """Raised inside a task at its time limit; no `except Exception` of the task's swallows it."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimedOut` in the block after so many seconds; main thread only, as signals are."""
+    if seconds is None:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimedOut
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@cache
+def signature_of(call: Callable[..., Any]) -> inspect.Signature | None:
+    """What a task takes; None for the few built-in functions that do not tell."""
+    try:
+        return inspect.signature(call)
+    except ValueError:
+        return None
+
+
+def told(run: ClaimedRun, task: Task[..., Any], worker: str) -> TaskResult[Any]:
+    """The run as Django Tasks describes it to a task, while it runs."""
+    return TaskResult(
+        task=task,
+        id=str(run.id),
+        status=TaskResultStatus.RUNNING,
+        enqueued_at=run.enqueued_at,
+        started_at=run.claimed_at,
+        finished_at=None,
+        last_attempted_at=run.claimed_at,
+        args=run.args,
+        kwargs=run.kwargs,
+        backend=task.backend,
+        errors=[],
+        worker_ids=[worker] * run.attempt,  # Django counts attempts by them
+    )
+
+
+def sentence_of(error: BaseException) -> str:
+    """`ValueError: what it says`, also for an exception whose own text cannot be had."""
+    name = type(error).__name__
+    try:
+        text = str(error).strip()
+    except BaseException:  # its __str__ is the task's code too
+        text = "(its text cannot be shown)"
+    return f"{name}: {text}" if text else name
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as Python prints it, from the task's own frame on; the engine's frames help nobody."""
+    try:
+        frames = error.__traceback__
+        while frames and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException as trouble:
+        return f"{sentence_of(error)}\n(the traceback cannot be shown: {type(trouble).__name__})"
+
+

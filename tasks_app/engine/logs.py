@@ -1,0 +1,53 @@
+"""The worker's log: one line a record, and no text from a task can begin a line of its own."""
+
+import logging
+import re
+import time
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+
+# Everything that a terminal, an editor or a log reader may take for a new line or a command.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
+
+
+def one_line(text: str, limit: int = 2_000) -> str:
+    """The text on one line: control characters, line ends and overrides of direction written as escapes."""
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO pid message`; a traceback follows with a bar before each of its lines."""
+
+    converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            message = record.getMessage()
+        except Exception as error:  # the arguments of a log call can be anything, also an object that cannot be printed
+            message = f"{record.msg!r} (its arguments cannot be shown: {type(error).__name__})"
+        at = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+        line = f"{at} {record.levelname} {record.process} {one_line(message)}"
+        if record.exc_info and record.exc_info[0] is not None:
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n  | {one_line(part)}" for part in trace.splitlines())
+        return line
+
+
+class ClusterLogHandler(WatchedFileHandler):
+    """The log file: opened at the first line, reopened when logrotate moved it, one write a line."""
+
+    def __init__(self, filename: Path) -> None:
+        super().__init__(filename, encoding="utf-8", errors="backslashreplace", delay=True)
+        self._complained = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            super().emit(record)
+        except OSError as error:
+            if not self._complained:  # work goes on; the console has every line
+                self._complained = True
+                logging.getLogger("dumbwaiter.log").addHandler(logging.NullHandler())
+                logging.getLogger().warning("The log file %s cannot be written: %s.", self.baseFilename, error.strerror)

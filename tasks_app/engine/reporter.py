@@ -1,0 +1,102 @@
+"""The thread in a worker that tells the database about a run while the task's own code has the main thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from tasks_app.engine import statements
+from tasks_app.engine.connect import UNREACHABLE, connect
+from tasks_app.engine.execution import ClaimedRun
+
+logger = logging.getLogger("dumbwaiter.worker")
+
+TICK = 0.1
+"""Seconds between looks at the current run: a shorter run is never written as RUNNING, a longer one within this."""
+
+WRITE_EVERY = 0.25
+"""Seconds between two writes about one run, however often its task reports progress."""
+
+
+class Reporter(threading.Thread):
+    """Writes RUNNING and the newest progress of the run at hand, on a connection of its own.
+
+    The main thread only sets attributes, so that a report costs a task nothing; what the last write missed travels
+    with the finish.
+    """
+
+    def __init__(self, me: str, title: str) -> None:
+        super().__init__(name="reporter", daemon=True)
+        self.me, self.title = me, title
+        self.run_now: ClaimedRun | None = None
+        self.progress: dict[str, Any] | None = None
+        self.began = 0.0
+        self._working = threading.Event()
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    # Called by the main thread
+
+    def begin(self, run: ClaimedRun) -> None:
+        self.progress, self.began = None, run.since_claim
+        self.run_now = run
+        self._working.set()
+
+    def report(self, progress: dict[str, Any]) -> None:
+        self.progress = progress
+
+    def end(self) -> dict[str, Any] | None:
+        """Stop reporting this run; returns the last progress that the task told."""
+        self.run_now = None
+        return self.progress
+
+    def rest(self) -> None:
+        """No run at hand: the thread sleeps until the next `begin`, without a look in between."""
+        self._working.clear()
+
+    # The thread
+
+    def run(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._working.wait()
+            pause.wait(TICK)
+            if run := self.run_now:
+                self._follow(run, pause)
+
+    def _follow(self, run: ClaimedRun, pause: threading.Event) -> None:
+        if run.since_claim - self.began < TICK:  # it began during the pause: look again after the next one
+            return
+        written: object = self  # nothing that a task can report, so that RUNNING is written without any progress
+        while self.run_now is run:
+            progress = self.progress
+            if progress is not written and self._write(run, progress):
+                written = progress
+            pause.wait(WRITE_EVERY)
+
+    def _write(self, run: ClaimedRun, progress: dict[str, Any] | None) -> bool:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(f"{self.title} reporter")
+            self._connection.execute(
+                statements.REPORT,
+                {
+                    "id": run.id,
+                    "attempt": run.attempt,
+                    "me": self.me,
+                    "began": self.began,
+                    "progress": json.dumps(progress) if progress else None,
+                },
+            )
+        except UNREACHABLE:
+            # The worker's own connection has the same trouble and says so; here the next write tries again.
+            if self._connection is not None:
+                self._connection.close()
+            return False
+        except psycopg.Error:
+            logger.exception("The progress of run %s cannot be written.", run.id)
+        return True

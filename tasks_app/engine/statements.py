@@ -1,0 +1,133 @@
+"""Every statement that moves a run, each legal only from the states that its WHERE names.
+
+A run is held by one worker as `claimed_by`, for one `attempt`. Whoever writes about a run names both, so a worker that
+lost its claim changes nothing. All times are the server's: a worker gives only how many seconds after its claim a
+thing happened, because the clocks of hosts differ.
+"""
+
+CHANNEL = "dumbwaiter"
+"""NOTIFY on it means: look at the queue named in the payload. Only a hint; every run is found without it too."""
+
+
+def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
+    """The range of `claimed_by` that one worker holds, or all the workers of a cluster, for an index to read."""
+    if whole_cluster:
+        return {"holder": f"{claimed_by}:", "beyond": f"{claimed_by};"}  # ";" follows ":" in ASCII
+    return {"holder": claimed_by, "beyond": f"{claimed_by}\x01"}
+
+
+ENQUEUE = """
+WITH now AS (SELECT clock_timestamp() AS at), run AS (
+  INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id,
+    run_after, enqueued_at, attempt, max_attempts, timeout, attempts)
+  SELECT %(id)s, %(task_path)s, %(args)s::jsonb, %(kwargs)s::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+    greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]' FROM now
+  RETURNING run_after, enqueued_at)
+SELECT run_after, enqueued_at, pg_notify('dumbwaiter', %(queue_name)s) FROM run
+"""
+
+CLAIM = """
+WITH next AS MATERIALIZED (
+  SELECT id FROM tasks_app_taskrun
+  WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= clock_timestamp()
+  ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+UPDATE tasks_app_taskrun AS run
+SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL, attempt = run.attempt + 1
+FROM next WHERE run.id = next.id
+RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
+  run.timeout, run.enqueued_at, run.claimed_at
+"""
+
+REPORT = """
+UPDATE tasks_app_taskrun
+SET status = 'RUNNING', started_at = claimed_at + make_interval(secs => %(began)s),
+  progress = coalesce(%(progress)s::jsonb, progress)
+WHERE id = %(id)s AND attempt = %(attempt)s AND claimed_by = %(me)s AND status IN ('READY', 'RUNNING')
+"""
+
+# Status, result and release in one statement. The claim's holder stays written as the one who ended it: only READY and
+# RUNNING runs are held.
+FINISH = """
+UPDATE tasks_app_taskrun AS run
+SET status = done.status, started_at = run.claimed_at + make_interval(secs => done.began),
+  finished_at = run.claimed_at + make_interval(secs => done.ended),
+  progress = coalesce(done.progress::jsonb, run.progress), return_value = done.return_value::jsonb,
+  failure = done.failure, failure_message = done.message,
+  attempts = CASE WHEN done.entry IS NULL THEN run.attempts ELSE run.attempts || jsonb_build_array(
+    done.entry::jsonb || jsonb_build_object('attempt', run.attempt, 'worker', run.claimed_by,
+      'started_at', run.claimed_at + make_interval(secs => done.began),
+      'ended_at', run.claimed_at + make_interval(secs => done.ended))) END
+FROM unnest(%(id)s::uuid[], %(attempt)s::int2[], %(status)s::text[], %(began)s::float8[], %(ended)s::float8[],
+  %(progress)s::text[], %(return_value)s::text[], %(failure)s::text[], %(message)s::text[], %(entry)s::text[])
+  AS done(id, attempt, status, began, ended, progress, return_value, failure, message, entry)
+WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by = %(me)s AND run.status IN ('READY', 'RUNNING')
+RETURNING run.id
+"""
+
+STILL_MINE = """
+SELECT claimed_by = %(me)s AND attempt = %(attempt)s AND status = %(status)s FROM tasks_app_taskrun WHERE id = %(id)s
+"""
+
+# Work that was taken but is not to be charged: the worker stops before it is done.
+GIVE_BACK = """
+WITH run AS (
+  UPDATE tasks_app_taskrun
+  SET status = 'READY', claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1
+  WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
+    AND id IS DISTINCT FROM %(but)s
+  RETURNING id, queue_name)
+SELECT id, 'READY', pg_notify('dumbwaiter', queue_name) FROM run
+"""
+
+# Work whose worker died: the attempt was charged at the claim, so a task that kills its worker ends here some day.
+TAKE_FROM_LOST = """
+WITH run AS (
+  UPDATE tasks_app_taskrun
+  SET status = CASE WHEN attempt < max_attempts THEN 'READY' ELSE 'FAILED' END,
+    claimed_by = CASE WHEN attempt < max_attempts THEN NULL ELSE claimed_by END,
+    started_at = CASE WHEN attempt < max_attempts THEN NULL ELSE coalesce(started_at, claimed_at) END,
+    finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE clock_timestamp() END,
+    failure = CASE WHEN attempt < max_attempts THEN NULL ELSE 'worker_lost' END,
+    failure_message = CASE WHEN attempt < max_attempts THEN NULL ELSE %(message)s END,
+    attempts = attempts || jsonb_build_array(jsonb_build_object('reason', 'worker_lost', 'message', %(message)s::text,
+      'attempt', attempt, 'worker', claimed_by, 'started_at', coalesce(started_at, claimed_at),
+      'ended_at', clock_timestamp()))
+  WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
+  RETURNING id, status, queue_name)
+SELECT id, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
+"""
+
+REGISTER = """
+INSERT INTO tasks_app_cluster (id, name, queues, host, pid, workers, busy, started_at, heartbeat_at, rescued)
+VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, clock_timestamp(), clock_timestamp(), 0)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid
+"""
+
+# One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, and when does
+# the next run fall due (in seconds, looked for up to two seconds ahead).
+HEARTBEAT = """
+WITH beat AS (
+  UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s
+  WHERE id = %(id)s AND lost_at IS NULL RETURNING id)
+SELECT EXISTS (SELECT FROM beat),
+  EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
+    SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
+      AND run_after <= clock_timestamp() ORDER BY priority DESC, run_after, id LIMIT 1) AS ready),
+  (SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
+    WHERE status = 'READY' AND claimed_by IS NULL AND run_after > enqueued_at AND queue_name = ANY(%(queues)s)
+      AND run_after > clock_timestamp() AND run_after <= clock_timestamp() + interval '2 s'
+    ORDER BY run_after LIMIT 1)
+"""
+
+OTHER_CLUSTERS = """
+SELECT id, host, heartbeat_at FROM tasks_app_cluster WHERE stopped_at IS NULL AND lost_at IS NULL AND id <> %(id)s
+"""
+
+DECLARE_LOST = """
+UPDATE tasks_app_cluster SET lost_at = clock_timestamp(), busy = 0
+WHERE id = %(id)s AND heartbeat_at = %(heartbeat_at)s AND stopped_at IS NULL AND lost_at IS NULL RETURNING id
+"""
+
+COUNT_RESCUED = "UPDATE tasks_app_cluster SET rescued = %(rescued)s WHERE id = %(id)s"
+
+SIGN_OFF = "UPDATE tasks_app_cluster SET stopped_at = clock_timestamp(), busy = 0 WHERE id = %(id)s AND lost_at IS NULL"

@@ -1,0 +1,43 @@
+import argparse
+import sys
+from typing import Any
+
+import psycopg
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.utils import Error
+
+
+class Command(BaseCommand):
+    help = "Starts a cluster: a sentinel and workers that take runs from PostgreSQL. SIGTERM or Ctrl-C stops it."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--run-once", action="store_true", help="Stop after the work at hand.")
+        parser.add_argument("-n", "--name", help="Another name than the one in Q_CLUSTER; its queue has the same name.")
+        parser.add_argument("--queues", help="Queues to take from, in this order: default,images")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from tasks_app.engine.cluster import Cluster
+
+        self.check_database()
+        queues = [queue.strip() for queue in (options["queues"] or "").split(",") if queue.strip()]
+        cluster = Cluster(options["name"], queues)
+        cluster.start()
+        if options["run_once"]:
+            cluster.wait(until_ready=True)
+            cluster.stop()
+        if code := cluster.wait():
+            sys.exit(code)
+
+    def check_database(self) -> None:
+        """One sentence instead of a cluster that can do nothing: no database, or one that was not migrated."""
+        connection = connections[DEFAULT_DB_ALIAS]
+        try:
+            executor = MigrationExecutor(connection)
+            if executor.migration_plan(executor.loader.graph.leaf_nodes("tasks_app")):
+                raise CommandError("The database is not migrated. Run `python manage.py migrate` first.")
+        except (Error, psycopg.Error) as error:
+            raise CommandError(f"The database cannot be reached: {str(error).strip().splitlines()[0]}") from None
+        finally:
+            connections.close_all()
