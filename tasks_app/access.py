@@ -1,0 +1,40 @@
+"""Who may see what, decided in one place: the getter that finds a run."""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest
+
+from tasks_app.models import TaskRun
+
+
+def get_run(request: HttpRequest, pk: uuid.UUID | str) -> TaskRun:
+    """The run with this id, if this person may see it (owner or staff); raises `Http404` for any other."""
+    try:
+        return TaskRun.objects.select_related("owner").visible_to(request.user).get(pk=uuid.UUID(str(pk)))
+    except (ValueError, TaskRun.DoesNotExist):
+        raise Http404("There is no such run.") from None
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def is_open_to(request: HttpRequest) -> bool:
+    """True when open access lets this request in without a login: from this very machine, not through a proxy."""
+    if not (settings.OPEN_ACCESS and settings.DEBUG):
+        return False
+    forwarded = {"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP"} & request.META.keys()
+    return not forwarded and is_loopback(request.META.get("REMOTE_ADDR", ""))
+
+
+def owner_of(request: HttpRequest) -> Any:
+    """Whom a new run belongs to: the person who asks, or nobody for a guest of open access."""
+    return request.user if request.user.is_authenticated else None

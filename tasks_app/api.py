@@ -1,0 +1,120 @@
+"""The JSON door, word for word as the clients of the predecessor know it: `POST /tasks`, `GET /tasks/<id>`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, cast
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.request import UnreadablePostError
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django_tasks import task_backends
+
+from tasks_app.access import get_run, is_open_to, owner_of
+from tasks_app.backend import PostgresBackend
+from tasks_app.models import Status, TaskRun
+from tasks_app.tasks import create_task
+
+View = Callable[..., HttpResponse]
+
+STATUS_WORDS = {
+    Status.READY: "PENDING",
+    Status.RUNNING: "PENDING",  # their client stops at the first other word
+    Status.SUCCESSFUL: "SUCCESS",
+    Status.FAILED: "FAILURE",
+    Status.CANCELLED: "REVOKED",
+}
+
+
+def error(status: HTTPStatus, sentence: str, **headers: str) -> JsonResponse:
+    return JsonResponse({"error": sentence}, status=status, headers=headers)
+
+
+def door(*methods: str) -> Callable[[View], View]:
+    """A view of the JSON door: these methods, for whoever has a session, a bearer token, or open access.
+
+    Clients have no CSRF token to send. What protects a session here: the cookie does not travel with requests from
+    other sites (SameSite), and a browser says in `Origin` where a request comes from.
+    """
+
+    def wrap(view: View) -> View:
+        @login_not_required
+        @csrf_exempt
+        @never_cache
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method not in methods:
+                allowed = ", ".join(methods)
+                return error(HTTPStatus.METHOD_NOT_ALLOWED, f"This address takes {allowed}.", Allow=allowed)
+            if not (has_token(request) or is_open_to(request) or request.user.is_authenticated):
+                sentence = "Log in, or send a token as `Authorization: Bearer …`."
+                return error(HTTPStatus.UNAUTHORIZED, sentence, **{"WWW-Authenticate": "Bearer"})
+            origin = request.headers.get("Origin")
+            if origin is not None and origin != f"{request.scheme}://{request.get_host()}":
+                return error(HTTPStatus.FORBIDDEN, "A page of another site cannot send tasks here.")
+            try:
+                return view(request, *args, **kwargs)
+            except Http404:
+                return error(HTTPStatus.NOT_FOUND, "There is no such task.")
+
+        return guarded
+
+    return wrap
+
+
+def has_token(request: HttpRequest) -> bool:
+    """True for one of the tokens in API_TOKENS; a request with a token acts for no user, and sees what is nobody's."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        return False
+    return any([constant_time_compare(given.strip(), token) for token in settings.API_TOKENS])
+
+
+@door("POST")
+def tasks(request: HttpRequest) -> HttpResponse:
+    """`{"type": 0 to 3}` enqueues `create_task`: 201 and `{"task_id": …}`; any other body: 422 and a sentence."""
+    try:
+        kind = read_type(request)
+    except ValueError as problem:
+        return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
+    backend = cast(PostgresBackend, task_backends[create_task.backend])
+    run = backend.enqueue_run(create_task, (), {"type": kind}, owner=owner_of(request))
+    return JsonResponse({"task_id": str(run.pk)}, status=HTTPStatus.CREATED)
+
+
+@door("GET", "HEAD")
+def task(request: HttpRequest, task_id: str) -> HttpResponse:
+    """Exactly `{"task_id", "task_status", "task_result"}` of one run."""
+    run = get_run(request, task_id)
+    answer = {"task_id": str(run.pk), "task_status": STATUS_WORDS[Status(run.status)], "task_result": result_of(run)}
+    return JsonResponse(answer)
+
+
+def result_of(run: TaskRun) -> Any:
+    if run.status == Status.SUCCESSFUL:
+        return run.return_value
+    return run.failure_message if run.is_finished else None
+
+
+def read_type(request: HttpRequest) -> int:
+    """The body's type, read as JSON whatever the content type says; raises `ValueError` with a sentence."""
+    try:
+        body = json.loads(request.body)
+    except RequestDataTooBig:
+        raise ValueError("The body is too large.") from None
+    except (ValueError, RecursionError, UnreadablePostError):
+        raise ValueError('The body is not JSON: send {"type": n} with n from 0 to 3.') from None
+    if not isinstance(body, dict) or "type" not in body:
+        raise ValueError('The body has no type: send {"type": n} with n from 0 to 3.')
+    kind = body["type"]
+    if type(kind) is not int or not 0 <= kind <= 3:
+        raise ValueError("The type is a whole number from 0 to 3.")
+    return kind

@@ -1,0 +1,49 @@
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from tasks_app.access import is_loopback
+
+
+@checks.register(checks.Tags.security)
+def check_open_access(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Open access is for one's own machine: refused unless DEBUG is on and the web server is bound to loopback."""
+    if not settings.OPEN_ACCESS:
+        return []
+    errors: list[checks.CheckMessage] = []
+    if not settings.DEBUG:
+        errors.append(checks.Error("OPEN_ACCESS=1 lets everyone in; it is refused without DEBUG=1.", id="dumbwaiter.E001"))
+    if not is_loopback(settings.BIND):
+        errors.append(
+            checks.Error(
+                f"OPEN_ACCESS=1 lets everyone in; it is refused while the web server is bound to {settings.BIND},"
+                " which is not this machine alone. Set BIND=127.0.0.1.",
+                id="dumbwaiter.E002",
+            )
+        )
+    return errors
+
+
+def check_database_is_postgres() -> list[checks.CheckMessage]:
+    if connections[DEFAULT_DB_ALIAS].vendor != "postgresql":
+        return [checks.Error("The runs live in PostgreSQL: DATABASE_URL must name one.", id="dumbwaiter.E003")]
+    return []
+
+
+@checks.register
+def check_no_pool(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Django's psycopg pool runs threads, which do not survive the fork of a worker."""
+    if connections[DEFAULT_DB_ALIAS].settings_dict.get("OPTIONS", {}).get("pool"):
+        return [checks.Error("The option `pool` of the database cannot be used: workers are forked.", id="dumbwaiter.E004")]
+    return []
+
+
+@checks.register
+def check_our_command_wins(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Of two apps with a command of the same name, Django takes the first in INSTALLED_APPS."""
+    installed = list(settings.INSTALLED_APPS)
+    if "django_q" in installed and installed.index("django_q") < installed.index("tasks_app"):
+        return [checks.Error("tasks_app must stand before django_q in INSTALLED_APPS.", id="dumbwaiter.E005")]
+    return []

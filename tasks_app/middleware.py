@@ -1,0 +1,76 @@
+from collections.abc import Callable
+from http import HTTPStatus
+
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.template.loader import render_to_string
+
+from tasks_app.access import is_open_to
+
+UNREACHABLE = (OperationalError, InterfaceError)
+
+
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
+    """The policy on every answer: the library leaves it off the error pages of DEBUG, which show request data."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        response = super().process_response(request, response)
+        if HEADER not in response:
+            response[HEADER] = build_policy()
+        return response
+
+
+class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
+    """A login for every view that does not say otherwise, except for guests of open access outside the admin."""
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], view_args: object, view_kwargs: object
+    ) -> HttpResponseBase | None:
+        if is_open_to(request):
+            return None
+        try:
+            return super().process_view(request, view_func, view_args, view_kwargs)
+        except UNREACHABLE:  # who asks is known to the database alone
+            return database_does_not_answer(request)
+
+    def handle_no_permission(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
+    ) -> HttpResponseBase:
+        """A fragment cannot show a login page: htmx is told to load the whole page, which leads there."""
+        response = super().handle_no_permission(request, view_func)
+        if request.headers.get("HX-Request") == "true":
+            return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
+        return response
+
+
+class ReadableErrorsMiddleware:
+    """Our own page for what is not there, and for a database that does not answer, also under DEBUG.
+
+    Django's pages would list every URL to the one, and show a traceback for the other.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, Http404):
+            return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
+        if isinstance(exception, UNREACHABLE):
+            return database_does_not_answer(request)
+        return None
+
+
+def database_does_not_answer(request: HttpRequest) -> HttpResponse:
+    """503 and one sentence; made without the database, so also without knowing who asks."""
+    if request.path.startswith("/tasks"):
+        return JsonResponse({"error": "The database does not answer."}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+    return HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
