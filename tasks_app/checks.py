@@ -6,6 +6,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from tasks_app.access import is_loopback
 
+OURS = "dumbwaiter"
+"""The tag of the checks that matter to a worker, which needs no URLs, templates or admin to be in order."""
+
 
 @checks.register(checks.Tags.security)
 def check_open_access(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -32,7 +35,7 @@ def check_database_is_postgres() -> list[checks.CheckMessage]:
     return []
 
 
-@checks.register
+@checks.register(OURS)
 def check_no_pool(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Django's psycopg pool runs threads, which do not survive the fork of a worker."""
     if connections[DEFAULT_DB_ALIAS].settings_dict.get("OPTIONS", {}).get("pool"):
@@ -40,7 +43,7 @@ def check_no_pool(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMe
     return []
 
 
-@checks.register
+@checks.register(OURS)
 def check_our_command_wins(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Of two apps with a command of the same name, Django takes the first in INSTALLED_APPS."""
     installed = list(settings.INSTALLED_APPS)

@@ -60,8 +60,8 @@ class Sentinel:
         self.cluster_id, self.name, self.queues, self.workers, self.main = cluster_id, name, queues, workers, main
         self.host = socket.gethostname()
         self.children: dict[int, Child] = {}
-        self.lost: list[str] = []
-        """Holders of runs that died; their runs are taken back as soon as the database answers."""
+        self.lost: list[tuple[str, str]] = []
+        """Holders of runs that died, each with a sentence; their runs go back as soon as the database answers."""
         self.unborn: dict[int, float] = {}
         """Numbers of workers to start, and when."""
         self.stopping_since: float | None = None
@@ -88,7 +88,7 @@ class Sentinel:
         self.selector.register(self.signals, selectors.EVENT_READ)
         self.selector.register(self.main, selectors.EVENT_READ)
         # A sentinel before this one may have died with this cluster's id: its workers are dead, their runs are not.
-        self.lost.append(self.short_id)
+        self.lost.append((self.short_id, "The sentinel of its cluster died, and its worker with it."))
         self._talk_to_database()
         self.unborn = dict.fromkeys(range(1, self.workers + 1), 0.0)
         self._start_workers()
@@ -181,9 +181,10 @@ class Sentinel:
             if child.channel in self.selector.get_map():
                 self.selector.unregister(child.channel)
             child.channel.close()
-            self.lost.append(child.claimed_by)
+            how = process.exit_code(status)
+            self.lost.append((child.claimed_by, f"The process that ran it died ({how})."))
             if self.stopping_since is None:
-                logger.error("worker %d died (%s), starting another", child.number, process.exit_code(status))
+                logger.error("worker %d died (%s), starting another", child.number, how)
                 early = time.monotonic() - child.born < STILLBORN_SECONDS
                 self.unborn[child.number] = time.monotonic() + (STILLBORN_SECONDS if early else 0)
 
@@ -329,9 +330,8 @@ class Sentinel:
         """Retry or fail what dead workers held; each holder is forgotten only when the database has done it."""
         while self.lost:
             assert self.db is not None
-            gone = self.lost[0]
+            gone, said = self.lost[0]
             held = statements.holder(gone, whole_cluster=":" not in gone)
-            said = "The process that ran it died."
             for run_id, status, *_ in self.db.execute(statements.TAKE_FROM_LOST, {**held, "message": said}).fetchall():
                 outcome = "tried again" if status == "READY" else "FAILED/worker_lost"
                 logger.error("run %s lost its worker: %s", run_id, outcome)

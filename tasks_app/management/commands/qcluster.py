@@ -8,9 +8,12 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import Error
 
+from tasks_app.checks import OURS
+
 
 class Command(BaseCommand):
     help = "Starts a cluster: a sentinel and workers that take runs from PostgreSQL. SIGTERM or Ctrl-C stops it."
+    requires_system_checks = (OURS,)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--run-once", action="store_true", help="Stop after the work at hand.")

@@ -1,0 +1,5 @@
+"""The example tasks: plain functions that know no queue and no request."""
+
+from tasks_app.tasks.practice import create_task
+
+__all__ = ["create_task"]

@@ -1,0 +1,133 @@
+"""SUBMIT: what gets into the queue, and what does not."""
+
+import math
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+from django_q.tasks import async_task
+from django_tasks import TaskResultStatus
+from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
+
+from tasks_app.models import Status, TaskRun
+from tests import outcomes
+
+pytestmark = pytest.mark.django_db
+
+
+class Undone(Exception):
+    pass
+
+
+def test_enqueue_stores_one_run_with_all_it_was_given() -> None:
+    later = timezone.now() + timedelta(hours=1)
+    task = outcomes.succeeds.using(priority=7, queue_name="images", run_after=later)
+
+    result = task.enqueue(1, "two", key=[3])
+
+    run = TaskRun.objects.get()
+    assert (str(run.pk), result.status) == (result.id, TaskResultStatus.READY)
+    assert (run.task_path, run.args, run.kwargs) == ("tests.outcomes.succeeds", [1, "two"], {"key": [3]})
+    assert (run.priority, run.queue_name, run.run_after, run.status) == (7, "images", later, Status.READY)
+    assert (run.attempt, run.max_attempts, run.state) == (0, 3, "scheduled")
+    assert result.enqueued_at == run.enqueued_at
+
+
+def test_a_past_run_after_means_now() -> None:
+    outcomes.succeeds.using(run_after=timezone.now() - timedelta(days=1)).enqueue()
+
+    run = TaskRun.objects.get()
+    assert run.run_after == run.enqueued_at
+    assert run.state == "ready"
+
+
+@pytest.mark.parametrize("submit", [outcomes.succeeds.enqueue, lambda: async_task("tests.outcomes.succeeds")])
+def test_a_rollback_leaves_nothing(submit: Callable[[], Any]) -> None:
+    with pytest.raises(Undone), transaction.atomic():
+        submit()
+        assert TaskRun.objects.count() == 1
+        raise Undone
+
+    assert not TaskRun.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (object(), "not JSON"),
+        ({1, 2}, "not JSON"),
+        (math.nan, "not JSON"),
+        ("a\x00b", "NUL"),
+        ("\ud800", "surrogate"),
+        ("x" * 1_000_001, "more than the 1,000,000 allowed"),
+        (b"\xff", "not JSON"),
+    ],
+    ids=["object", "set", "nan", "nul", "surrogate", "large", "bytes"],
+)
+def test_arguments_that_cannot_be_kept_are_refused_with_a_sentence(argument: Any, sentence: str) -> None:
+    with pytest.raises(InvalidTaskError, match=sentence):
+        outcomes.succeeds.enqueue(argument)
+
+    assert not TaskRun.objects.exists()
+
+
+def test_a_text_that_only_looks_like_a_nul_is_kept() -> None:
+    outcomes.succeeds.enqueue("\\u0000")
+
+    assert TaskRun.objects.get().args == ["\\u0000"]
+
+
+def test_get_result_tells_what_became_of_it() -> None:
+    enqueued = outcomes.succeeds.enqueue(1)
+
+    assert outcomes.succeeds.get_result(enqueued.id).status == TaskResultStatus.READY
+    with pytest.raises(TaskResultMismatch):
+        outcomes.fails.get_result(enqueued.id)
+    for unknown in (str(uuid.uuid4()), "nonsense"):
+        with pytest.raises(TaskResultDoesNotExist):
+            outcomes.succeeds.get_result(unknown)
+
+
+def test_async_task_ends_as_a_run_of_the_same_id() -> None:
+    given = async_task("tests.outcomes.plain", 21)
+
+    run = TaskRun.objects.get(pk=given)
+    assert (run.task_path, run.args, run.queue_name, run.owner) == ("tests.outcomes.plain", [21], "default", None)
+
+
+def test_async_task_takes_a_function_a_task_a_queue_and_a_time_limit() -> None:
+    async_task(outcomes.plain, 1, cluster="images", timeout=5)
+    async_task("tasks_app.tasks.create_task", type=1)
+
+    task_run, plain_run = TaskRun.objects.newest()
+    assert (plain_run.queue_name, plain_run.timeout) == ("images", 5)
+    assert task_run.task_path == "tasks_app.tasks.practice.create_task"
+    assert task_run.kwargs == {"type": 1}
+
+
+@pytest.mark.parametrize("option", [{"hook": "math.sqrt"}, {"group": "g"}, {"cached": 60}, {"iter_count": 2}])
+def test_async_task_refuses_options_that_a_run_does_not_have(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTaskError, match=next(iter(option))):
+        async_task("tests.outcomes.plain", 1, **option)
+
+    assert not TaskRun.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["tests.outcomes.missing", "no_such_module.task", "tests.outcomes", ""])
+def test_async_task_refuses_what_is_no_task(path: str) -> None:
+    with pytest.raises(InvalidTaskError):
+        async_task(path)
+
+    assert not TaskRun.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"priority": 101}, {"queue_name": "q" * 101}, {"run_after": timezone.datetime(2026, 1, 1)}]
+)  # noqa: DTZ001
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTaskError):
+        outcomes.succeeds.using(**options)

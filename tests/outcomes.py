@@ -1,0 +1,144 @@
+"""Tiny tasks named by their outcome, run by real workers in the tests."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django_tasks import task
+
+from tasks_app.engine.context import RunContext
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@task
+def succeeds(*args: Any, **kwargs: Any) -> Any:
+    return {"args": list(args), "kwargs": kwargs}
+
+
+@task
+async def succeeds_async(number: int) -> int:
+    await asyncio.sleep(0)
+    return number + 1
+
+
+@task
+def fails(text: str = "on purpose") -> None:
+    raise ValueError(text)
+
+
+@task
+def fails_unprintably() -> None:
+    raise Unprintable
+
+
+@task
+def exits() -> None:
+    raise SystemExit(3)
+
+
+@task
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+@task
+def returns_an_object() -> object:
+    return object()
+
+
+@task
+def returns(text: str) -> Any:
+    return {
+        "nan": float("nan"),
+        "nul": "a\x00b",
+        "surrogate": "\ud800",
+        "large": "x" * 2_000_000,
+        "set": {1},
+        "backslash": "\\u0000",
+        "null": None,
+    }[text]
+
+
+@task
+def returns_deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    return deep
+
+
+@task
+def sleeps(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+@task(timeout=0.2)
+def sleeps_too_long() -> None:
+    try:
+        time.sleep(30)
+    except Exception:  # noqa: S110  a careless task must not swallow its time limit
+        pass
+
+
+@task
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(max_attempts=1)
+def dies_at_once() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(takes_context=True)
+def dies_once(context: RunContext) -> int:
+    if context.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return context.attempt
+
+
+@task(takes_context=True)
+def progresses(context: RunContext, gate: str) -> str:
+    """Reports, then waits for a file, so that a test can look in between."""
+    context.progress(1, 4, "one of four")
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    context.progress(4, 4, "all four")
+    return context.run_id
+
+
+@task
+def forks_and_waits(gate: str) -> None:
+    """Leaves a child behind that would outlive its worker."""
+    pid = os.fork()
+    if pid == 0:
+        os.execvp("sleep", ["sleep", "300"])
+    Path(gate).write_text(str(pid))
+    time.sleep(300)
+
+
+@task
+def adds_user(name: str) -> int:
+    with transaction.atomic():
+        return User.objects.create(username=name).pk
+
+
+@task
+def leaves_a_transaction_open(name: str) -> None:
+    transaction.set_autocommit(False)
+    User.objects.create(username=name)
+
+
+def plain(number: int) -> int:
+    """Not a Django task: what Django-Q2's async_task also takes."""
+    return number * 2
