@@ -1,6 +1,7 @@
 """Readers for environment variables: each says in one sentence what is wrong with a value."""
 
 import os
+from collections.abc import Collection
 from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -22,16 +23,25 @@ def flag(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"{name} is {value!r}: write 1 or 0.")
 
 
-def number(name: str, default: Number, least: float = 0) -> Number:
+def number(name: str, default: Number, least: float = 0, most: float = float("inf")) -> Number:
     value = text(name, str(default))
     try:
         read = type(default)(value)
     except ValueError:
         read = None
-    if read is None or not least <= read < float("inf"):
+    if read is None or not least <= read <= most or read == float("inf"):
         whole = "a whole number" if isinstance(default, int) else "a number"
-        raise ImproperlyConfigured(f"{name} is {value!r}: write {whole}, at least {least:g}.")
+        bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
+        raise ImproperlyConfigured(f"{name} is {value!r}: write {whole}, {bounds}.")
     return read
+
+
+def choice(name: str, default: str, choices: Collection[str]) -> str:
+    value = text(name, default)
+    if value not in choices:
+        shown = ", ".join(sorted(choices)) if len(choices) < 10 else "one of the known names"
+        raise ImproperlyConfigured(f"{name} is {value!r}: write {shown}.")
+    return value
 
 
 def words(name: str, default: str = "") -> list[str]:

@@ -5,13 +5,14 @@ Every variable read here stands in `.env.example` and in the README's table; a t
 
 import os
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from config import embedded
-from config.env import flag, number, text, words
+from config.env import choice, flag, number, text, words
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -22,7 +23,7 @@ STATIC_ROOT = Path(text("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 MEDIA_ROOT = Path(text("MEDIA_ROOT", str(BASE_DIR / "media")))
 LOG_FILE = Path(text("LOG_FILE", str(BASE_DIR / "logs" / "qcluster.log")))
-LOG_LEVEL = text("LOG_LEVEL", "INFO").upper()
+LOG_LEVEL = choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"})
 
 # Who may come in
 DEBUG = flag("DEBUG")
@@ -32,7 +33,7 @@ if not SECRET_KEY:
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
 BIND = text("BIND", "127.0.0.1")
-PORT = number("PORT", 8000, least=1)
+PORT = number("PORT", 8000, least=1, most=65535)
 OPEN_ACCESS = flag("OPEN_ACCESS")
 API_TOKENS = words("API_TOKENS")
 
@@ -88,20 +89,19 @@ TEMPLATES = [
 
 # The database: the one that DATABASE_URL names, or the embedded one of this checkout
 DATABASE_URL = text("DATABASE_URL") or embedded.url(VAR_DIR / "postgres")
-DATABASES = {
-    "default": {
-        **dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True),
-        "TEST": {"NAME": text("TEST_DATABASE_NAME") or None},
-    }
-}
+try:
+    database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
+except ValueError:  # its message would show the password
+    raise ImproperlyConfigured("DATABASE_URL cannot be read: write postgresql://user:password@host:5432/name.") from None
+DATABASES = {"default": {**database, "TEST": {"NAME": text("TEST_DATABASE_NAME") or None}}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # The queue
-WORKERS = number("WORKERS", os.cpu_count() or 2, least=1)
+WORKERS = number("WORKERS", os.cpu_count() or 2, least=1, most=1000)
 STOP_GRACE_SECONDS = number("STOP_GRACE_SECONDS", 10.0)
 LOST_AFTER_SECONDS = number("LOST_AFTER_SECONDS", 15.0, least=2)
 MAX_JSON_BYTES = number("MAX_JSON_BYTES", 1_000_000, least=1_000)
-MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1)
+MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1, most=1000)
 PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
 
 TASKS = {"default": {"BACKEND": "tasks_app.backend.PostgresBackend", "QUEUES": []}}
@@ -158,7 +158,7 @@ if flag("BEHIND_PROXY"):
 SESSION_COOKIE_HTTPONLY = True
 
 LANGUAGE_CODE = "en-gb"
-TIME_ZONE = text("TIME_ZONE", "UTC")
+TIME_ZONE = choice("TIME_ZONE", "UTC", available_timezones())
 USE_I18N = True
 USE_TZ = True
 

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
@@ -42,12 +43,14 @@ class ClusterLogHandler(WatchedFileHandler):
         super().__init__(filename, encoding="utf-8", errors="backslashreplace", delay=True)
         self._complained = False
 
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
             super().emit(record)
         except OSError as error:
             if not self._complained:  # work goes on; the console has every line
                 self._complained = True
-                logging.getLogger("dumbwaiter.log").addHandler(logging.NullHandler())
                 logging.getLogger().warning("The log file %s cannot be written: %s.", self.baseFilename, error.strerror)
