@@ -16,6 +16,7 @@ from django_q.cluster import Cluster as StockCluster
 from django_q.conf import Conf
 
 from tasks_app.engine import process, sentinel
+from tasks_app.engine.slots import Slots
 
 logger = logging.getLogger("dumbwaiter.cluster")
 
@@ -31,6 +32,7 @@ class Cluster(StockCluster):
         self.queue = name or Conf.CLUSTER_NAME
         self.queues = list(queues or [self.queue])
         self.signals = process.SignalPipe(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        self.slots = Slots(settings.WORKERS)
         self.channel: process.Channel | None = None
         self.sentinel_pid = 0
         self.wishes = 0
@@ -81,7 +83,7 @@ class Cluster(StockCluster):
                 os.setpgid(0, 0)  # Ctrl-C and signals to the whole group reach the main process alone
                 ours.close()
                 self.signals.close()
-                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, settings.WORKERS, theirs).run()
+                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, self.slots, theirs).run()
                 code = 0
             except BaseException:
                 logger.exception("the sentinel ended by an error of its own")

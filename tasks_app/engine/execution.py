@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import signal
 import time
 import traceback
@@ -67,6 +68,14 @@ class Outcome:
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+    @property
+    def entry(self) -> str | None:
+        """What `TaskRun.attempts` keeps of an attempt that did not succeed, as JSON."""
+        if self.status == Status.SUCCESSFUL:
+            return None
+        told = {"reason": self.failure, "exception": self.exception, "message": self.message}
+        return json.dumps({**told, "traceback": self.traceback})
 
     def fail(self, failure: Failure, message: str, error: BaseException | None = None) -> None:
         self.status, self.failure, self.return_value = Status.FAILED, failure, None

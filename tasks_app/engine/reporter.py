@@ -8,16 +8,16 @@ import threading
 from typing import Any
 
 import psycopg
-from psycopg.rows import TupleRow
 
 from tasks_app.engine import statements
 from tasks_app.engine.connect import UNREACHABLE, connect
 from tasks_app.engine.execution import ClaimedRun
+from tasks_app.engine.holding import Connection, Holding
 
 logger = logging.getLogger("dumbwaiter.worker")
 
-TICK = 0.1
-"""Seconds between looks at the current run: a shorter run is never written as RUNNING, a longer one within this."""
+TICK = 0.05
+"""Seconds between looks at the current run: a shorter run is never written as RUNNING, a longer one soon after."""
 
 WRITE_EVERY = 0.25
 """Seconds between two writes about one run, however often its task reports progress."""
@@ -26,18 +26,18 @@ WRITE_EVERY = 0.25
 class Reporter(threading.Thread):
     """Writes RUNNING and the newest progress of the run at hand, on a connection of its own.
 
-    The main thread only sets attributes, so that a report costs a task nothing; what the last write missed travels
+    When a run turns out long it also records the runs before it and gives back those behind it. The main thread only sets attributes, so that a report costs a task nothing; what the last write missed travels
     with the finish.
     """
 
-    def __init__(self, me: str, title: str) -> None:
+    def __init__(self, holding: Holding, title: str) -> None:
         super().__init__(name="reporter", daemon=True)
-        self.me, self.title = me, title
+        self.holding, self.title = holding, title
         self.run_now: ClaimedRun | None = None
         self.progress: dict[str, Any] | None = None
         self.began = 0.0
         self._working = threading.Event()
-        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._connection: Connection | None = None
 
     # Called by the main thread
 
@@ -71,6 +71,7 @@ class Reporter(threading.Thread):
     def _follow(self, run: ClaimedRun, pause: threading.Event) -> None:
         if run.since_claim - self.began < TICK:  # it began during the pause: look again after the next one
             return
+        self.holding.give_up_rest()
         written: object = self  # nothing that a task can report, so that RUNNING is written without any progress
         while self.run_now is run:
             progress = self.progress
@@ -82,12 +83,14 @@ class Reporter(threading.Thread):
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(f"{self.title} reporter")
+            if not self.holding.is_settled:
+                self.holding.settle(self._connection)
             self._connection.execute(
                 statements.REPORT,
                 {
                     "id": run.id,
                     "attempt": run.attempt,
-                    "me": self.me,
+                    "me": self.holding.me,
                     "began": self.began,
                     "progress": json.dumps(progress) if progress else None,
                 },

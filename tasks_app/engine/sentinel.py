@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 
 from tasks_app.engine import process, statements, worker
 from tasks_app.engine.connect import connect
+from tasks_app.engine.slots import Slots
 from tasks_app.models.cluster import HEARTBEAT_SECONDS
 
 logger = logging.getLogger("dumbwaiter.sentinel")
@@ -51,17 +52,27 @@ class Child:
     idle: bool = False
 
 
+@dataclass
+class Lost:
+    """A worker that died."""
+
+    claimed_by: str
+    begun: list[uuid.UUID]
+    sentence: str
+
+
 class Sentinel:
     """One process that runs no task, so that nothing which a task does can stop it."""
 
     def __init__(
-        self, cluster_id: uuid.UUID, name: str, queues: Sequence[str], workers: int, main: process.Channel
+        self, cluster_id: uuid.UUID, name: str, queues: Sequence[str], slots: Slots, main: process.Channel
     ) -> None:
-        self.cluster_id, self.name, self.queues, self.workers, self.main = cluster_id, name, queues, workers, main
+        self.cluster_id, self.name, self.queues, self.slots, self.main = cluster_id, name, queues, slots, main
+        self.workers = slots.workers
         self.host = socket.gethostname()
         self.children: dict[int, Child] = {}
-        self.lost: list[tuple[str, str]] = []
-        """Holders of runs that died, each with a sentence; their runs go back as soon as the database answers."""
+        self.lost: list[Lost] = []
+        """Workers that died: what they held is taken back as soon as the database answers."""
         self.unborn: dict[int, float] = {}
         """Numbers of workers to start, and when."""
         self.stopping_since: float | None = None
@@ -88,7 +99,9 @@ class Sentinel:
         self.selector.register(self.signals, selectors.EVENT_READ)
         self.selector.register(self.main, selectors.EVENT_READ)
         # A sentinel before this one may have died with this cluster's id: its workers are dead, their runs are not.
-        self.lost.append((self.short_id, "The sentinel of its cluster died, and its worker with it."))
+        said = "The sentinel of its cluster died, and its worker with it."
+        slots = [self.slots.slot(number) for number in range(1, self.workers + 1)]
+        self.lost += [Lost(slot.holder, slot.begun, said) for slot in slots if slot.holder]
         self._talk_to_database()
         self.unborn = dict.fromkeys(range(1, self.workers + 1), 0.0)
         self._start_workers()
@@ -127,7 +140,8 @@ class Sentinel:
                 os.setpgid(0, 0)  # a group of its own: whatever a task forks can be ended with its worker
                 ours.close()
                 self._let_go()
-                code = worker.start(self.name, number, self.queues, self._holder(number, os.getpid()), theirs, sentinel)
+                me, slot = self._holder(number, os.getpid()), self.slots.slot(number)
+                code = worker.live(self.name, number, self.queues, me, theirs, slot, sentinel)
             except BaseException:
                 logger.exception("worker %d ended by an error of its own", number)
             finally:
@@ -182,7 +196,8 @@ class Sentinel:
                 self.selector.unregister(child.channel)
             child.channel.close()
             how = process.exit_code(status)
-            self.lost.append((child.claimed_by, f"The process that ran it died ({how})."))
+            begun = self.slots.slot(child.number).begun
+            self.lost.append(Lost(child.claimed_by, begun, f"The process that ran it died ({how})."))
             if self.stopping_since is None:
                 logger.error("worker %d died (%s), starting another", child.number, how)
                 early = time.monotonic() - child.born < STILLBORN_SECONDS
@@ -226,7 +241,7 @@ class Sentinel:
 
     def _sign_off(self) -> None:
         """Give back what the stopped workers held, uncharged, and say that this cluster is gone."""
-        held = {**statements.holder(self.short_id, whole_cluster=True), "but": None}
+        held = {**statements.holder(self.short_id, whole_cluster=True), "but": []}
         try:
             db = self.db if self.db is not None and not self.db.closed else self._connect()
             with db.transaction():
@@ -327,15 +342,18 @@ class Sentinel:
         raise psycopg.OperationalError("this cluster begins again under a new id")
 
     def _take_back(self) -> None:
-        """Retry or fail what dead workers held; each holder is forgotten only when the database has done it."""
+        """Retry or fail what dead workers had begun, give back the rest; forgotten only when the database has it."""
         while self.lost:
             assert self.db is not None
-            gone, said = self.lost[0]
-            held = statements.holder(gone, whole_cluster=":" not in gone)
-            for run_id, status, *_ in self.db.execute(statements.TAKE_FROM_LOST, {**held, "message": said}).fetchall():
+            gone = self.lost[0]
+            held = {**statements.holder(gone.claimed_by), "begun": gone.begun, "but": gone.begun, "message": gone.sentence}
+            with self.db.transaction():
+                lost = self.db.execute(statements.TAKE_FROM_LOST, held).fetchall()
+                given_back = self.db.execute(statements.GIVE_BACK, held).fetchall()
+            for run_id, status, *_ in lost:
                 outcome = "tried again" if status == "READY" else "FAILED/worker_lost"
                 logger.error("run %s lost its worker: %s", run_id, outcome)
-                self.work_ahead = True
+            self.work_ahead = self.work_ahead or bool(lost or given_back)
             self.lost.pop(0)
 
     def _look_around(self) -> None:
@@ -362,8 +380,8 @@ class Sentinel:
             query = {"id": cluster, "heartbeat_at": heartbeat_at}
             if self.db.execute(statements.DECLARE_LOST, query).fetchone() is None:
                 return  # it came back, or another cluster was faster
-            held = statements.holder(cluster.hex[:12], whole_cluster=True)
-            rescued = self.db.execute(statements.TAKE_FROM_LOST, {**held, "message": said}).fetchall()
+            held = {**statements.holder(cluster.hex[:12], whole_cluster=True), "begun": None, "message": said}
+            rescued = self.db.execute(statements.TAKE_FROM_LOST, held).fetchall()
             self.db.execute(statements.COUNT_RESCUED, {"id": cluster, "rescued": len(rescued)})
         logger.error("the cluster %s on %s is lost; %d of its runs were taken back", cluster, host, len(rescued))
         self.work_ahead = True

@@ -68,18 +68,29 @@ STILL_MINE = """
 SELECT claimed_by = %(me)s AND attempt = %(attempt)s AND status = %(status)s FROM tasks_app_taskrun WHERE id = %(id)s
 """
 
-# Work that was taken but is not to be charged: the worker stops before it is done.
+# Single runs that a worker took and has not begun: it has enough to do with the one before them.
+RELEASE = """
+WITH run AS (
+  UPDATE tasks_app_taskrun AS run SET claimed_by = NULL, claimed_at = NULL, attempt = run.attempt - 1
+  FROM unnest(%(id)s::uuid[], %(attempt)s::int2[]) AS owed(id, attempt)
+  WHERE run.id = owed.id AND run.attempt = owed.attempt AND run.claimed_by = %(me)s AND run.status = 'READY'
+  RETURNING run.queue_name)
+SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
+"""
+
+# All that a worker or a cluster holds, uncharged: it stops before it is done, or has not begun it.
 GIVE_BACK = """
 WITH run AS (
   UPDATE tasks_app_taskrun
   SET status = 'READY', claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
-    AND id IS DISTINCT FROM %(but)s
+    AND id <> ALL (%(but)s::uuid[])
   RETURNING id, queue_name)
 SELECT id, 'READY', pg_notify('dumbwaiter', queue_name) FROM run
 """
 
 # Work whose worker died: the attempt was charged at the claim, so a task that kills its worker ends here some day.
+# `begun` tells the runs that had begun from those that only lay ready beside them; NULL means nobody knows.
 TAKE_FROM_LOST = """
 WITH run AS (
   UPDATE tasks_app_taskrun
@@ -93,6 +104,7 @@ WITH run AS (
       'attempt', attempt, 'worker', claimed_by, 'started_at', coalesce(started_at, claimed_at),
       'ended_at', clock_timestamp()))
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
+    AND (%(begun)s::uuid[] IS NULL OR id = ANY (%(begun)s) OR status = 'RUNNING')
   RETURNING id, status, queue_name)
 SELECT id, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
 """

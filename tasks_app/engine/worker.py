@@ -1,23 +1,22 @@
-"""A worker process: claim a run, execute it, finish it, and the next."""
+"""A worker process: claim a few runs, execute them one after the other, record them and claim the next."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Sequence
 
 import psycopg
 from django.db import close_old_connections, reset_queries
-from psycopg.rows import TupleRow
 
 from tasks_app.engine import process, statements
 from tasks_app.engine.connect import connect
-from tasks_app.engine.execution import ClaimedRun, Outcome, execute
-from tasks_app.engine.logs import one_line
+from tasks_app.engine.execution import ClaimedRun, execute
+from tasks_app.engine.holding import Connection, Holding
 from tasks_app.engine.reporter import Reporter
-from tasks_app.models import Failure, Status
+from tasks_app.engine.slots import BATCH, Slot
 
 logger = logging.getLogger("dumbwaiter.worker")
 
@@ -31,6 +30,10 @@ WAKE = b"w"
 STOP = b"s"
 """Sentinel: end after the run at hand."""
 
+BATCH_SECONDS = 0.02
+"""How much work a worker takes at once: so little that nobody misses it elsewhere, so much that the round trip to the
+database and its commit are shared by many short runs."""
+
 PATIENCE = (0.05, 2.0)
 """Seconds between tries while the database does not take a statement: the first, and the longest."""
 
@@ -38,41 +41,89 @@ PATIENCE = (0.05, 2.0)
 class Worker:
     """Lives in a process of its own, with a database connection of its own beside those of the tasks' code."""
 
-    def __init__(self, cluster: str, number: int, queues: Sequence[str], me: str, channel: process.Channel) -> None:
+    def __init__(
+        self, cluster: str, number: int, queues: Sequence[str], me: str, channel: process.Channel, slot: Slot
+    ) -> None:
         self.cluster, self.number, self.queues, self.me, self.channel = cluster, number, queues, me, channel
-        self.done: tuple[ClaimedRun, Outcome] | None = None
+        self.title = f"qcluster {cluster} worker {number}"
+        self.holding = Holding(me, number, slot)
+        self.reporter = Reporter(self.holding, self.title)
         self.stopping = False
         self.woken = True
-        self._connection: psycopg.Connection[TupleRow] | None = None
+        self.batch = 1
+        """How many runs the next claim asks for."""
+        self._claimed_at = 0.0
+        self._connection: Connection | None = None
         self._pause = 0.0
 
     def work(self) -> None:
-        """Until told to stop: one round trip finishes the last run and claims the next."""
-        name = f"qcluster {self.cluster} worker {self.number}"
-        self.reporter = Reporter(self.me, name)
+        """Until told to stop: one round trip records the last runs and claims the next."""
+        self.holding.slot.take(self.me)
         self.reporter.start()
         process.title(self.cluster, "worker idle")
         while True:
             self._listen(0)
-            if self.stopping and self.done is None:
+            if self._is_batch_over():
+                self.holding.give_up_rest()
+            if run := self.holding.next():
+                self._execute(run)
+                continue
+            if self.stopping and self.holding.is_settled:
                 return
             try:
-                run = self._finish_and_claim(name)
+                claimed = self._settle_and_claim()
             except psycopg.Error as error:
                 self._put_up_with(error)
                 continue
             self._recovered()
-            if run is not None:
-                self._execute(run)
-            elif not self.stopping:
+            if not claimed and not self.stopping:
                 self._sleep()
+
+    # A batch
+
+    def _is_batch_over(self) -> bool:
+        """The runs at hand take longer than those before: twice the time is gone, so others may have the rest."""
+        return self.stopping or time.monotonic() - self._claimed_at > 2 * BATCH_SECONDS
+
+    def _settle_and_claim(self) -> bool:
+        """Raises `psycopg.Error` with nothing lost: what is not settled stays until the database has it."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._reconnect()
+        self._adapt()
+        runs: list[ClaimedRun] = []
+        for queue in self.queues:
+            claim = {"queue": queue, "me": self.me, "limit": self.batch}
+            runs = self.holding.settle(self._connection, None if self.stopping else claim)
+            if runs or self.stopping:
+                break
+        self.holding.slot.settle()
+        self._claimed_at = time.monotonic()
+        self.holding.waiting.extend(runs)
+        if runs and self.woken:
+            self.woken = False
+            self.channel.say(MORE)
+        return bool(runs)
+
+    def _adapt(self) -> None:
+        """Ask for as many runs as fit into BATCH_SECONDS, going by the last batch; at most twice as many as those."""
+        done = len(self.holding.done)
+        if done:
+            each = max((time.monotonic() - self._claimed_at) / done, 1e-6)
+            self.batch = max(1, min(BATCH, int(BATCH_SECONDS / each), 2 * done))
+
+    def _reconnect(self) -> Connection:
+        """A new connection; what the old one may have claimed without its answer arriving goes back uncharged."""
+        connection = connect(self.title)
+        known = [run.id for run, _ in self.holding.done] + [run.id for run in self.holding.owed]
+        held = {**statements.holder(self.me), "but": known}
+        for run_id, *_ in connection.execute(statements.GIVE_BACK, held).fetchall():
+            logger.warning("run %s given back: its claim arrived after the connection was lost", run_id)
+        return connection
 
     # A run
 
     def _execute(self, run: ClaimedRun) -> None:
-        if self.woken:
-            self.woken = False
-            self.channel.say(MORE)
+        self.holding.slot.begin(run.id)
         process.title(self.cluster, f"worker {run.name} {run.id}")
         logger.info(
             "run %s started: task %s, attempt %d of %d, worker %d",
@@ -84,88 +135,13 @@ class Worker:
         outcome = execute(run, self.me, self.reporter.report)
         outcome.progress = self.reporter.end()
         close_old_connections()
-        self.done = (run, outcome)
-
-    def _finish_and_claim(self, name: str) -> ClaimedRun | None:
-        """Raises `psycopg.Error` with nothing lost: `self.done` stands until the database has it."""
-        if self._connection is None or self._connection.closed:
-            self._connection = self._reconnect(name)
-        finished = claimed = None
-        with self._connection.pipeline():
-            if self.done:
-                finished = self._connection.execute(statements.FINISH, self._ending(*self.done))
-            if not self.stopping:
-                claimed = self._claim(self._connection, self.queues[0])
-        if self.done and finished:
-            self._tell(self._connection, *self.done, taken=finished.fetchone() is not None)
-            self.done = None
-        row = claimed.fetchone() if claimed else None
-        for queue in self.queues[1:] if claimed else ():
-            row = row or self._claim(self._connection, queue).fetchone()
-        return ClaimedRun(*row) if row else None
-
-    def _reconnect(self, name: str) -> psycopg.Connection[TupleRow]:
-        """A new connection; what the old one may have claimed without its answer arriving goes back uncharged."""
-        connection = connect(name)
-        held = {**statements.holder(self.me), "but": self.done[0].id if self.done else None}
-        for run_id, *_ in connection.execute(statements.GIVE_BACK, held):
-            logger.warning("run %s given back: its claim arrived after the connection was lost", run_id)
-        return connection
-
-    def _claim(self, connection: psycopg.Connection[TupleRow], queue: str) -> psycopg.Cursor[TupleRow]:
-        return connection.execute(statements.CLAIM, {"queue": queue, "me": self.me, "limit": 1})
-
-    def _ending(self, run: ClaimedRun, outcome: Outcome) -> dict[str, object]:
-        entry = None
-        if outcome.status != Status.SUCCESSFUL:
-            entry = json.dumps(
-                {
-                    "reason": outcome.failure,
-                    "exception": outcome.exception,
-                    "message": outcome.message,
-                    "traceback": outcome.traceback,
-                }
-            )
-        return {
-            "me": self.me,
-            "id": [run.id],
-            "attempt": [run.attempt],
-            "status": [outcome.status],
-            "began": [outcome.began],
-            "ended": [outcome.ended],
-            "progress": [json.dumps(outcome.progress) if outcome.progress else None],
-            "return_value": [outcome.return_value],
-            "failure": [outcome.failure],
-            "message": [outcome.message],
-            "entry": [entry],
-        }
-
-    def _tell(
-        self, connection: psycopg.Connection[TupleRow], run: ClaimedRun, outcome: Outcome, *, taken: bool
-    ) -> None:
-        """The closing line of the log: it is written once the database has the outcome, not before."""
-        if not taken:
-            # Either an earlier try of this very finish went through and only its answer was lost, or the claim was.
-            query = {"me": self.me, "attempt": run.attempt, "status": outcome.status, "id": run.id}
-            row = connection.execute(statements.STILL_MINE, query).fetchone()
-            if not (row and row[0]):
-                logger.warning(
-                    "run %s ended as %s after its claim was lost: nothing recorded, worker %d",
-                    run.id, outcome.status, self.number,
-                )  # fmt: skip
-                return
-        failed = outcome.status == Status.FAILED
-        logger.log(
-            logging.WARNING if failed else logging.INFO,
-            "run %s finished: task %s, attempt %d of %d, worker %d, %.3f s, %s%s",
-            run.id, run.task_path, run.attempt, run.max_attempts, self.number, outcome.seconds, outcome.status,
-            f"/{outcome.failure}: {one_line(outcome.message or '', 300)}" if failed else "",
-        )  # fmt: skip
+        self.holding.done.append((run, outcome))
 
     # Waiting
 
     def _sleep(self) -> None:
         self.reporter.rest()
+        self.batch = 1
         process.title(self.cluster, "worker idle")
         self.channel.say(IDLE)
         self._listen(None)
@@ -181,12 +157,9 @@ class Worker:
     # Trouble with the database
 
     def _put_up_with(self, error: psycopg.Error) -> None:
-        """Wait and let the loop try again; a finish that the database can never take becomes a failure it can."""
-        if self.done and isinstance(error, psycopg.DataError):
-            run, outcome = self.done
-            said = error.diag.message_primary or str(error)
-            outcome.progress = None
-            outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
+        """Wait and let the loop try again; an outcome that the database can never take becomes one that it can."""
+        if self.holding.done and isinstance(error, psycopg.DataError):
+            self.holding.make_storable(error)
             return
         if self._pause == 0:
             logger.warning("worker %d: the database takes nothing, trying again: %s", self.number, error)
@@ -201,13 +174,14 @@ class Worker:
             self._pause = 0.0
 
 
-def start(cluster: str, number: int, queues: Sequence[str], me: str, channel: process.Channel, parent: int) -> int:
+def live(
+    cluster: str, number: int, queues: Sequence[str], me: str, channel: process.Channel, slot: Slot, parent: int
+) -> int:
     """The whole life of a worker, just after the fork; returns the exit code of its process."""
     process.die_with_parent(parent)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # The sentinel alone says when to stop. A handler, not SIG_IGN, which programs that a task starts would inherit.
-        signal.signal(number_, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    Worker(cluster, number, queues, me, channel).work()
+        signal.signal(signum, lambda *_: None)
+    Worker(cluster, number, queues, me, channel, slot).work()
     return 0

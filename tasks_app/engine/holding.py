@@ -1,0 +1,125 @@
+"""What a worker holds at a moment, and the round trip that settles it with the database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from tasks_app.engine import statements
+from tasks_app.engine.execution import ClaimedRun, Outcome
+from tasks_app.engine.logs import one_line
+from tasks_app.engine.slots import Slot
+from tasks_app.models import Failure, Status
+
+logger = logging.getLogger("dumbwaiter.worker")
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class Holding:
+    """Runs to begin, outcomes to record and runs to give back: all of them claimed by this worker.
+
+    The main thread takes and adds single entries, which is atomic in Python. Only settling goes over several of them,
+    and the reporter settles too when a run turns out long: so that has a lock, `settling`.
+    """
+
+    def __init__(self, me: str, number: int, slot: Slot) -> None:
+        self.me, self.number, self.slot = me, number, slot
+        self.waiting: deque[ClaimedRun] = deque()
+        self.done: list[tuple[ClaimedRun, Outcome]] = []
+        self.owed: list[ClaimedRun] = []
+        self.settling = threading.RLock()
+
+    @property
+    def is_settled(self) -> bool:
+        return not (self.done or self.owed or self.waiting)
+
+    def next(self) -> ClaimedRun | None:
+        """The next run to execute, or None when the rest was given back or nothing was claimed."""
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+    def give_up_rest(self) -> None:
+        """Runs not yet begun are for other workers: they go back at the next settling, uncharged."""
+        while run := self.next():
+            self.owed.append(run)
+
+    def settle(self, connection: Connection, claim: dict[str, object] | None = None) -> list[ClaimedRun]:
+        """One round trip: record what is done, give back what is owed and, if asked, claim the next runs.
+
+        Raises `psycopg.Error` with nothing forgotten; doing it again does no harm, as every statement is fenced.
+        """
+        with self.settling:
+            done, owed = list(self.done), list(self.owed)
+            finished = claimed = None
+            with connection.pipeline():
+                if done:
+                    finished = connection.execute(statements.FINISH, self._endings(done))
+                if owed:
+                    connection.execute(
+                        statements.RELEASE,
+                        {"me": self.me, "id": [run.id for run in owed], "attempt": [run.attempt for run in owed]},
+                    )
+                if claim:
+                    claimed = connection.execute(statements.CLAIM, claim)
+            del self.owed[: len(owed)]
+            if done and finished:
+                taken = {row[0] for row in finished.fetchall()}
+                for run, outcome in done:
+                    self._tell(connection, run, outcome, taken=run.id in taken)
+                del self.done[: len(done)]
+            return [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
+
+    def make_storable(self, error: psycopg.DataError) -> None:
+        """The database can never take one of the outcomes, and does not say which: each result becomes its failure.
+
+        `jsonable` refuses all that is known to be refused by PostgreSQL, so this is the net below it.
+        """
+        said = error.diag.message_primary or str(error)
+        for _, outcome in self.done:
+            if outcome.status == Status.SUCCESSFUL:
+                outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
+            outcome.progress = None
+
+    def _endings(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
+        outcomes = [outcome for _, outcome in done]
+        return {
+            "me": self.me,
+            "id": [run.id for run, _ in done],
+            "attempt": [run.attempt for run, _ in done],
+            "status": [outcome.status for outcome in outcomes],
+            "began": [outcome.began for outcome in outcomes],
+            "ended": [outcome.ended for outcome in outcomes],
+            "progress": [json.dumps(outcome.progress) if outcome.progress else None for outcome in outcomes],
+            "return_value": [outcome.return_value for outcome in outcomes],
+            "failure": [outcome.failure for outcome in outcomes],
+            "message": [outcome.message for outcome in outcomes],
+            "entry": [outcome.entry for outcome in outcomes],
+        }
+
+    def _tell(self, connection: Connection, run: ClaimedRun, outcome: Outcome, *, taken: bool) -> None:
+        """The closing line of the log: it is written once the database has the outcome, not before."""
+        if not taken:
+            # Either an earlier try of this very finish went through and only its answer was lost, or the claim was.
+            query = {"me": self.me, "attempt": run.attempt, "status": outcome.status, "id": run.id}
+            row = connection.execute(statements.STILL_MINE, query).fetchone()
+            if not (row and row[0]):
+                logger.warning(
+                    "run %s ended as %s after its claim was lost: nothing recorded, worker %d",
+                    run.id, outcome.status, self.number,
+                )  # fmt: skip
+                return
+        failed = outcome.status == Status.FAILED
+        logger.log(
+            logging.WARNING if failed else logging.INFO,
+            "run %s finished: task %s, attempt %d of %d, worker %d, %.3f s, %s%s",
+            run.id, run.task_path, run.attempt, run.max_attempts, self.number, outcome.seconds, outcome.status,
+            f"/{outcome.failure}: {one_line(outcome.message or '', 300)}" if failed else "",
+        )  # fmt: skip
