@@ -14,6 +14,7 @@ from typing_extensions import ParamSpec
 
 from tasks_app import catalog
 from tasks_app.models import Status, TaskRun
+from tasks_app.retries import RetryPolicy
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 
 P = ParamSpec("P")
@@ -29,6 +30,24 @@ class PostgresTask(Task[P, T]):
 
     timeout: float | None = None
     """Seconds that one attempt may take; None is no limit."""
+
+    retry_on: tuple[type[BaseException], ...] = ()
+    """Exceptions after which a run is tried again, while an attempt is left; by default none."""
+
+    give_up_on: tuple[type[BaseException], ...] = ()
+    """Exceptions after which it is not, although `retry_on` has a base class of theirs."""
+
+    backoff: float = 1.0
+    """Seconds before the second attempt; the wait doubles with each further one."""
+
+    backoff_cap: float = 600.0
+    """The longest wait between two attempts."""
+
+    @property
+    def policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            retry_on=self.retry_on, give_up_on=self.give_up_on, backoff=self.backoff, backoff_cap=self.backoff_cap
+        )
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -51,6 +70,11 @@ class PostgresBackend(BaseTaskBackend):
                 raise InvalidTaskError("max_attempts must be 1 to 1000.")
             if task.timeout is not None and not 0 < task.timeout < float("inf"):
                 raise InvalidTaskError("timeout must be a number of seconds above 0.")
+            for exceptions in (task.retry_on, task.give_up_on):
+                if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in exceptions):
+                    raise InvalidTaskError("retry_on and give_up_on are tuples of exception classes.")
+            if not all(0 <= seconds < float("inf") for seconds in (task.backoff, task.backoff_cap)):
+                raise InvalidTaskError("backoff and backoff_cap must be numbers of seconds, at least 0.")
 
     def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> TaskResult[T]:
         """Store one run; raises `InvalidTaskError` when the task or its arguments cannot be taken."""

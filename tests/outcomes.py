@@ -12,6 +12,7 @@ from django.db import transaction
 from django_tasks import task
 
 from tasks_app.engine.context import RunContext
+from tasks_app.retries import RetryLater
 
 
 class Unprintable(Exception):
@@ -104,6 +105,36 @@ def dies_at_once() -> None:
 def dies_once(context: RunContext) -> int:
     if context.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    return context.attempt
+
+
+class Temporary(Exception):
+    pass
+
+
+class Permanent(Temporary):
+    pass
+
+
+@task(takes_context=True, max_attempts=3, retry_on=(Temporary,), give_up_on=(Permanent,), backoff=0.1)
+def succeeds_at_last(context: RunContext, fails_for_good: bool = False) -> int:
+    """Fails twice with what is worth another attempt, then succeeds; or gives up at once."""
+    if fails_for_good:
+        raise Permanent("no use")
+    if context.attempt < 3:
+        raise Temporary(f"not yet, {context.attempt}")
+    return context.attempt
+
+
+@task(max_attempts=2, retry_on=(Temporary,), backoff=0.1)
+def keeps_failing() -> None:
+    raise Temporary("still not")
+
+
+@task(takes_context=True, max_attempts=2)
+def asks_for_another_try(context: RunContext) -> int:
+    if context.attempt == 1:
+        raise RetryLater(0.5, "the shop is closed")
     return context.attempt
 
 

@@ -22,6 +22,7 @@ from tasks_app import catalog
 from tasks_app.engine.context import Report, RunContext
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Failure, Status
+from tasks_app.retries import NO_RETRY, RetryPolicy
 
 
 @dataclass(slots=True)
@@ -64,6 +65,8 @@ class Outcome:
     exception: str = ""
     traceback: str = ""
     progress: dict[str, Any] | None = None
+    retry_in: float | None = None
+    """Seconds until the next attempt, for a failure that is not the end of the run."""
 
     @property
     def seconds(self) -> float:
@@ -111,10 +114,12 @@ def execute(run: ClaimedRun, worker: str, report: Report) -> Outcome:
             outcome.return_value = to_json(value, "The result")
         except TimedOut as error:
             outcome.fail(Failure.TIMED_OUT, f"Stopped after {run.timeout:g} s, its limit.", error)
+            outcome.retry_in = policy_of(task).wait_after(error, run.attempt, run.max_attempts)
         except NotJSON as error:
             outcome.fail(Failure.ERROR, str(error), error)
         except BaseException as error:  # also SystemExit and KeyboardInterrupt: a task must not end its worker
             outcome.fail(Failure.ERROR, sentence_of(error), error)
+            outcome.retry_in = policy_of(task).wait_after(error, run.attempt, run.max_attempts)
     outcome.ended = run.since_claim
     return outcome
 
@@ -148,6 +153,11 @@ def signature_of(call: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(call)
     except ValueError:
         return None
+
+
+def policy_of(task: object) -> RetryPolicy:
+    """The task's own, or for a plain function and a task of another backend: an exception ends the run."""
+    return getattr(task, "policy", NO_RETRY)
 
 
 def told(run: ClaimedRun, task: Task[..., Any], worker: str) -> TaskResult[Any]:

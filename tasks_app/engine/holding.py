@@ -94,7 +94,7 @@ class Holding:
             "me": self.me,
             "id": [run.id for run, _ in done],
             "attempt": [run.attempt for run, _ in done],
-            "status": [outcome.status for outcome in outcomes],
+            "status": [outcome.status if outcome.retry_in is None else Status.READY for outcome in outcomes],
             "began": [outcome.began for outcome in outcomes],
             "ended": [outcome.ended for outcome in outcomes],
             "progress": [json.dumps(outcome.progress) if outcome.progress else None for outcome in outcomes],
@@ -102,14 +102,15 @@ class Holding:
             "failure": [outcome.failure for outcome in outcomes],
             "message": [outcome.message for outcome in outcomes],
             "entry": [outcome.entry for outcome in outcomes],
+            "retry_in": [outcome.retry_in for outcome in outcomes],
         }
 
     def _tell(self, connection: Connection, run: ClaimedRun, outcome: Outcome, *, taken: bool) -> None:
         """The closing line of the log: it is written once the database has the outcome, not before."""
         if not taken:
             # Either an earlier try of this very finish went through and only its answer was lost, or the claim was.
-            query = {"me": self.me, "attempt": run.attempt, "status": outcome.status, "id": run.id}
-            row = connection.execute(statements.STILL_MINE, query).fetchone()
+            query = {"me": self.me, "attempt": run.attempt, "status": outcome.status, "reason": outcome.failure}
+            row = connection.execute(statements.ALREADY_DONE, {**query, "id": run.id}).fetchone()
             if not (row and row[0]):
                 logger.warning(
                     "run %s ended as %s after its claim was lost: nothing recorded, worker %d",
@@ -117,9 +118,11 @@ class Holding:
                 )  # fmt: skip
                 return
         failed = outcome.status == Status.FAILED
+        again = "" if outcome.retry_in is None else f", tried again in {outcome.retry_in:.1f} s"
         logger.log(
             logging.WARNING if failed else logging.INFO,
-            "run %s finished: task %s, attempt %d of %d, worker %d, %.3f s, %s%s",
-            run.id, run.task_path, run.attempt, run.max_attempts, self.number, outcome.seconds, outcome.status,
-            f"/{outcome.failure}: {one_line(outcome.message or '', 300)}" if failed else "",
+            "run %s %s: task %s, attempt %d of %d, worker %d, %.3f s, %s%s%s",
+            run.id, "put back" if again else "finished", run.task_path, run.attempt, run.max_attempts, self.number,
+            outcome.seconds, outcome.status,
+            f"/{outcome.failure}: {one_line(outcome.message or '', 300)}" if failed else "", again,
         )  # fmt: skip

@@ -46,26 +46,36 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND claimed_by = %(me)s AND status I
 """
 
 # Status, result and release in one statement. The claim's holder stays written as the one who ended it: only READY and
-# RUNNING runs are held.
+# RUNNING runs are held. An attempt with a `retry_in` is not the end: the run is READY again, from that moment on.
 FINISH = """
 UPDATE tasks_app_taskrun AS run
-SET status = done.status, started_at = run.claimed_at + make_interval(secs => done.began),
-  finished_at = run.claimed_at + make_interval(secs => done.ended),
+SET status = done.status, claimed_by = CASE WHEN done.retry_in IS NULL THEN run.claimed_by END,
+  started_at = CASE WHEN done.retry_in IS NULL THEN run.claimed_at + make_interval(secs => done.began) END,
+  finished_at = CASE WHEN done.retry_in IS NULL THEN run.claimed_at + make_interval(secs => done.ended) END,
+  run_after = CASE WHEN done.retry_in IS NULL THEN run.run_after
+    ELSE run.claimed_at + make_interval(secs => done.ended + done.retry_in) END,
   progress = coalesce(done.progress::jsonb, run.progress), return_value = done.return_value::jsonb,
-  failure = done.failure, failure_message = done.message,
+  failure = CASE WHEN done.retry_in IS NULL THEN done.failure END,
+  failure_message = CASE WHEN done.retry_in IS NULL THEN done.message END,
   attempts = CASE WHEN done.entry IS NULL THEN run.attempts ELSE run.attempts || jsonb_build_array(
     done.entry::jsonb || jsonb_build_object('attempt', run.attempt, 'worker', run.claimed_by,
       'started_at', run.claimed_at + make_interval(secs => done.began),
       'ended_at', run.claimed_at + make_interval(secs => done.ended))) END
 FROM unnest(%(id)s::uuid[], %(attempt)s::int2[], %(status)s::text[], %(began)s::float8[], %(ended)s::float8[],
-  %(progress)s::text[], %(return_value)s::text[], %(failure)s::text[], %(message)s::text[], %(entry)s::text[])
-  AS done(id, attempt, status, began, ended, progress, return_value, failure, message, entry)
+  %(progress)s::text[], %(return_value)s::text[], %(failure)s::text[], %(message)s::text[], %(entry)s::text[],
+  %(retry_in)s::float8[])
+  AS done(id, attempt, status, began, ended, progress, return_value, failure, message, entry, retry_in)
 WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by = %(me)s AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id
 """
 
-STILL_MINE = """
-SELECT claimed_by = %(me)s AND attempt = %(attempt)s AND status = %(status)s FROM tasks_app_taskrun WHERE id = %(id)s
+# After a finish that changed nothing: did an earlier try of the same finish go through, its answer lost on the way?
+# A run that is to be tried again is held by nobody by then, but has the entry of this attempt.
+ALREADY_DONE = """
+SELECT (claimed_by = %(me)s AND attempt = %(attempt)s AND status = %(status)s)
+  OR attempts @> jsonb_build_array(jsonb_build_object('attempt', %(attempt)s::int, 'worker', %(me)s::text,
+    'reason', %(reason)s::text))
+FROM tasks_app_taskrun WHERE id = %(id)s
 """
 
 # Single runs that a worker took and has not begun: it has enough to do with the one before them.
