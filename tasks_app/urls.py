@@ -17,7 +17,7 @@ urlpatterns = [
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("healthz", health.healthz, name="healthz"),
     path("tasks", api.tasks, name="api-tasks"),
-    path("tasks/<str:task_id>", api.task, name="api-task"),
+    path("tasks/<path:task_id>", api.task, name="api-task"),
     # Last: so that what is not there is told by our own page.
     path("<path:anything>", not_found.not_found),
 ]

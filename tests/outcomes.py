@@ -92,6 +92,36 @@ def sleeps_too_long() -> None:
 
 
 @task
+def swallows_everything(gate: str) -> None:
+    """Heeds nothing that is raised in it."""
+    Path(gate).touch()
+    while True:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:  # noqa: S110
+            pass
+
+
+@task(timeout=0.2, max_attempts=2)
+def swallows_its_time_limit() -> None:
+    while True:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:  # noqa: S110
+            pass
+
+
+@task(takes_context=True)
+def looks_whether_it_is_cancelled(context: RunContext, gate: str) -> None:
+    Path(gate).touch()
+    while True:
+        context.check_cancelled()
+        time.sleep(0.01)
+
+
+@task
 def dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -19,7 +19,7 @@ from asgiref.sync import async_to_sync
 from django_tasks.base import Task, TaskResult, TaskResultStatus
 
 from tasks_app import catalog
-from tasks_app.engine.context import Report, RunContext
+from tasks_app.engine.context import Cancelled, Report, RunContext
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Failure, Status
 from tasks_app.retries import NO_RETRY, RetryPolicy
@@ -77,8 +77,11 @@ class Outcome:
         """What `TaskRun.attempts` keeps of an attempt that did not succeed, as JSON."""
         if self.status == Status.SUCCESSFUL:
             return None
-        told = {"reason": self.failure, "exception": self.exception, "message": self.message}
+        told = {"reason": self.failure or "cancelled", "exception": self.exception, "message": self.message}
         return json.dumps({**told, "traceback": self.traceback})
+
+    def cancel(self) -> None:
+        self.status, self.failure, self.return_value = Status.CANCELLED, None, None
 
     def fail(self, failure: Failure, message: str, error: BaseException | None = None) -> None:
         self.status, self.failure, self.return_value = Status.FAILED, failure, None
@@ -88,7 +91,7 @@ class Outcome:
             self.traceback = storable(traceback_of(error))
 
 
-def execute(run: ClaimedRun, worker: str, report: Report) -> Outcome:
+def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable[[], bool]) -> Outcome:
     """Call the run's task with its arguments; whatever it does short of ending the process becomes an `Outcome`."""
     outcome = Outcome(Status.SUCCESSFUL, began=run.since_claim)
     try:
@@ -97,7 +100,7 @@ def execute(run: ClaimedRun, worker: str, report: Report) -> Outcome:
         if isinstance(task, Task):
             call = task.func
             if task.takes_context:
-                first = [RunContext(task_result=told(run, task, worker), report=report)]
+                first = [RunContext(task_result=told(run, task, worker), report=report, is_cancelled=is_cancelled)]
         if signature := signature_of(call):
             signature.bind(*first, *run.args, **run.kwargs)
     except catalog.UnknownTask as error:
@@ -109,9 +112,11 @@ def execute(run: ClaimedRun, worker: str, report: Report) -> Outcome:
     else:
         try:
             called = async_to_sync(call) if inspect.iscoroutinefunction(call) else call
-            with time_limit(run.timeout):
+            with time_limit(run.timeout), cancellable(is_cancelled):
                 value = called(*first, *run.args, **run.kwargs)
             outcome.return_value = to_json(value, "The result")
+        except Cancelled as error:
+            outcome.cancel() if is_cancelled() else outcome.fail(Failure.ERROR, sentence_of(error), error)
         except TimedOut as error:
             outcome.fail(Failure.TIMED_OUT, f"Stopped after {run.timeout:g} s, its limit.", error)
             outcome.retry_in = policy_of(task).wait_after(error, run.attempt, run.max_attempts)
@@ -144,6 +149,28 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+_wish: Callable[[], bool] | None = None
+
+
+def on_cancel_signal(*_: object) -> None:
+    """The handler of the signal by which a sentinel says: look whether the run at hand is to be cancelled."""
+    if _wish is not None and _wish():
+        raise Cancelled
+
+
+@contextmanager
+def cancellable(is_cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Between runs the signal does nothing; in this block it raises `Cancelled` when the wish is for this run."""
+    global _wish
+    _wish = is_cancelled
+    try:
+        if is_cancelled():
+            raise Cancelled
+        yield
+    finally:
+        _wish = None
 
 
 @cache

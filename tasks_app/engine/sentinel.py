@@ -11,6 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from psycopg.rows import TupleRow
 
 from tasks_app.engine import process, statements, worker
 from tasks_app.engine.connect import connect
-from tasks_app.engine.slots import Slots
+from tasks_app.engine.slots import Slot, Slots
 from tasks_app.models.cluster import HEARTBEAT_SECONDS
 
 logger = logging.getLogger("dumbwaiter.sentinel")
@@ -48,8 +49,13 @@ class Child:
     pid: int
     claimed_by: str
     channel: process.Channel
+    slot: Slot
     born: float = field(default_factory=time.monotonic)
     idle: bool = False
+    cancelling: tuple[uuid.UUID, float] | None = None
+    """The run that it was told to end, and when its time for that is over."""
+    overtime: uuid.UUID | None = None
+    """The run that it was killed for, because it went on past its limit."""
 
 
 @dataclass
@@ -59,6 +65,7 @@ class Lost:
     claimed_by: str
     begun: list[uuid.UUID]
     sentence: str
+    overtime: uuid.UUID | None = None
 
 
 class Sentinel:
@@ -115,6 +122,7 @@ class Sentinel:
                     self._hear_worker(key.data)
             self._hear_signals()
             self._hear_main()
+            self._end_overdue()
             self._bury()
             self._start_workers()
             self._talk_to_database()
@@ -147,7 +155,7 @@ class Sentinel:
             finally:
                 os._exit(code)  # not sys.exit: what the sentinel registered to happen at exit is not the worker's
         theirs.close()
-        child = Child(number, pid, self._holder(number, pid), ours)
+        child = Child(number, pid, self._holder(number, pid), ours, self.slots.slot(number))
         self.children[pid] = child
         self.selector.register(ours, selectors.EVENT_READ, child)
 
@@ -196,12 +204,38 @@ class Sentinel:
                 self.selector.unregister(child.channel)
             child.channel.close()
             how = process.exit_code(status)
-            begun = self.slots.slot(child.number).begun
-            self.lost.append(Lost(child.claimed_by, begun, f"The process that ran it died ({how})."))
+            said = f"The process that ran it died ({how})."
+            self.lost.append(Lost(child.claimed_by, child.slot.begun, said, child.overtime))
             if self.stopping_since is None:
                 logger.error("worker %d died (%s), starting another", child.number, how)
                 early = time.monotonic() - child.born < STILLBORN_SECONDS
                 self.unborn[child.number] = time.monotonic() + (STILLBORN_SECONDS if early else 0)
+
+    # Runs that are to end
+
+    def _cancel(self, run_id: uuid.UUID) -> None:
+        """Tell the worker that has this run at hand; one that lies in a batch is told when its turn has come."""
+        for child in self.children.values():
+            if child.slot.at_hand == run_id and (child.cancelling is None or child.cancelling[0] != run_id):
+                child.cancelling = (run_id, time.monotonic() + settings.CANCEL_GRACE_SECONDS)
+                child.slot.wish_cancelled(run_id)
+                os.kill(child.pid, signal.SIGUSR1)
+
+    def _end_overdue(self) -> None:
+        """Kill a worker whose task heeded neither the wish to cancel it nor its time limit within the grace period."""
+        now = time.monotonic()
+        for child in self.children.values():
+            deadline = child.slot.deadline
+            if child.cancelling and now >= child.cancelling[1]:
+                run_id, _ = child.cancelling
+                child.cancelling = None
+                if child.slot.at_hand == run_id:
+                    logger.error("worker %d goes on with the cancelled run %s and is ended", child.number, run_id)
+                    process.kill_group(child.pid)
+            elif deadline and now >= deadline + settings.CANCEL_GRACE_SECONDS and child.overtime is None:
+                child.overtime = child.slot.at_hand
+                logger.error("worker %d goes on with run %s past its limit and is ended", child.number, child.overtime)
+                process.kill_group(child.pid)
 
     # Stopping
 
@@ -260,6 +294,7 @@ class Sentinel:
         times = [self.next_beat if self.db is not None else self.next_try, *self.unborn.values()]
         if self.due_at is not None:
             times.append(self.due_at)
+        times += [child.cancelling[1] for child in self.children.values() if child.cancelling]
         if self.stopping_since is not None:
             times.append(self.stopping_since + self.grace)
         return max(min(times) - now, 0.0)
@@ -274,8 +309,8 @@ class Sentinel:
         try:
             if self.db is None:
                 self.db = self._connect()
-            if any(True for _ in self.db.notifies(timeout=0)):
-                self.work_ahead = True
+            for notification in self.db.notifies(timeout=0):
+                self._hear_database(notification.payload)
             self._take_back()
             if now >= self.next_beat:
                 self._beat()
@@ -283,6 +318,13 @@ class Sentinel:
                 self._look_around()
         except psycopg.Error as error:
             self._disconnect(error)
+
+    def _hear_database(self, said: str) -> None:
+        if said.startswith(statements.CANCEL_HINT):
+            with suppress(ValueError):  # anybody who may connect may notify
+                self._cancel(uuid.UUID(said.removeprefix(statements.CANCEL_HINT)))
+        elif said in self.queues:
+            self.work_ahead = True
 
     def _connect(self) -> psycopg.Connection[TupleRow]:
         db = connect(f"qcluster {self.name} sentinel")
@@ -322,13 +364,16 @@ class Sentinel:
         assert self.db is not None
         busy = sum(not child.idle for child in self.children.values())
         query = {"id": self.cluster_id, "busy": busy, "queues": list(self.queues)}
-        row = self.db.execute(statements.HEARTBEAT, query).fetchone()
+        held = statements.holder(self.short_id, whole_cluster=True)
+        row = self.db.execute(statements.HEARTBEAT, {**query, **held}).fetchone()
         assert row is not None
-        mine, work_now, due_in = row
+        mine, work_now, due_in, to_cancel = row
         self.next_beat = time.monotonic() + HEARTBEAT_SECONDS
         if work_now:
             self.work_ahead = True
         self.due_at = time.monotonic() + due_in if due_in is not None else None
+        for run_id in to_cancel or ():
+            self._cancel(run_id)
         if not mine:
             self._start_over()
 
@@ -346,12 +391,18 @@ class Sentinel:
         while self.lost:
             assert self.db is not None
             gone = self.lost[0]
-            held = {**statements.holder(gone.claimed_by), "begun": gone.begun, "but": gone.begun, "message": gone.sentence}
+            held = {**statements.holder(gone.claimed_by), "begun": gone.begun, "but": gone.begun}
+            died = {"reason": "worker_lost", "message": gone.sentence}
+            overtime = {"reason": "timed_out", "message": "It went on past its limit, so its process was ended."}
             with self.db.transaction():
-                lost = self.db.execute(statements.TAKE_FROM_LOST, held).fetchall()
+                lost = []
+                if gone.overtime:
+                    query = {**held, **overtime, "begun": [gone.overtime]}
+                    lost += self.db.execute(statements.TAKE_FROM_LOST, query).fetchall()
+                lost += self.db.execute(statements.TAKE_FROM_LOST, {**held, **died}).fetchall()
                 given_back = self.db.execute(statements.GIVE_BACK, held).fetchall()
             for run_id, status, *_ in lost:
-                outcome = "tried again" if status == "READY" else "FAILED/worker_lost"
+                outcome = "tried again" if status == "READY" else status
                 logger.error("run %s lost its worker: %s", run_id, outcome)
             self.work_ahead = self.work_ahead or bool(lost or given_back)
             self.lost.pop(0)
@@ -380,8 +431,9 @@ class Sentinel:
             query = {"id": cluster, "heartbeat_at": heartbeat_at}
             if self.db.execute(statements.DECLARE_LOST, query).fetchone() is None:
                 return  # it came back, or another cluster was faster
-            held = {**statements.holder(cluster.hex[:12], whole_cluster=True), "begun": None, "message": said}
-            rescued = self.db.execute(statements.TAKE_FROM_LOST, held).fetchall()
+            held = {**statements.holder(cluster.hex[:12], whole_cluster=True), "begun": None}
+            died = {"reason": "worker_lost", "message": said}
+            rescued = self.db.execute(statements.TAKE_FROM_LOST, {**held, **died}).fetchall()
             self.db.execute(statements.COUNT_RESCUED, {"id": cluster, "rescued": len(rescued)})
         logger.error("the cluster %s on %s is lost; %d of its runs were taken back", cluster, host, len(rescued))
         self.work_ahead = True

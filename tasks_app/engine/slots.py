@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 import uuid
-from collections.abc import Sequence
 
 BATCH = 100
 """The most runs that a worker holds at once."""
 
 HOLDER_BYTES = 128
 COUNT = struct.Struct("<I")
-SIZE = HOLDER_BYTES + COUNT.size + 16 * BATCH
+DEADLINE = struct.Struct("<d")
+SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + 16 * BATCH
 
 
 class Slots:
     """One slot a worker, in memory that the main process makes before any fork, so that it outlives a sentinel.
 
-    Each slot is written by its worker alone. The count is written after the id, so a reader that finds the worker dead
+    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's. The count is written after the id, so a reader that finds the worker dead
     in between misses a run that had not begun.
     """
 
@@ -36,29 +37,53 @@ class Slot:
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory, self._start = memory, start
-        self._count_at, self._ids_at = start + HOLDER_BYTES, start + HOLDER_BYTES + COUNT.size
+        self._count_at = start + HOLDER_BYTES
+        self._deadline_at = self._count_at + COUNT.size
+        self._wish_at = self._deadline_at + DEADLINE.size
+        self._ids_at = self._wish_at + 16
         self._begun = 0
 
     def take(self, holder: str) -> None:
         """In a new worker: the slot is its own now, and nothing has begun."""
         self.settle()
+        self.end()
         name = holder.encode()[:HOLDER_BYTES]
         self._memory[self._start : self._count_at] = name.ljust(HOLDER_BYTES, b"\0")
 
-    def begin(self, run_id: uuid.UUID) -> None:
+    def begin(self, run_id: uuid.UUID, deadline: float = math.inf) -> None:
+        """The run is at hand; past the deadline, of the monotonic clock, the sentinel ends its worker."""
+        DEADLINE.pack_into(self._memory, self._deadline_at, deadline)
         at = self._ids_at + 16 * self._begun
         self._memory[at : at + 16] = run_id.bytes
         self._begun += 1
         COUNT.pack_into(self._memory, self._count_at, self._begun)
 
-    def settle(self, still: Sequence[uuid.UUID] = ()) -> None:
-        """The database has the results of all but these."""
+    def settle(self) -> None:
+        """The database has the results of all that had begun."""
         self._begun = 0
         COUNT.pack_into(self._memory, self._count_at, 0)
-        for run_id in still:
-            self.begin(run_id)
 
-    # Read by the sentinel
+    def end(self) -> None:
+        """The run at hand has ended; it stays among the begun until the database has its result."""
+        DEADLINE.pack_into(self._memory, self._deadline_at, 0.0)
+
+    def is_to_be_cancelled(self, run_id: uuid.UUID) -> bool:
+        return self._memory[self._wish_at : self._wish_at + 16] == run_id.bytes
+
+    # Used by the sentinel
+
+    def wish_cancelled(self, run_id: uuid.UUID) -> None:
+        self._memory[self._wish_at : self._wish_at + 16] = run_id.bytes
+
+    @property
+    def deadline(self) -> float:
+        """Of the run at hand; infinite without a limit, 0 when none is at hand."""
+        return float(DEADLINE.unpack_from(self._memory, self._deadline_at)[0])
+
+    @property
+    def at_hand(self) -> uuid.UUID | None:
+        begun = self.begun
+        return begun[-1] if begun and self.deadline else None
 
     @property
     def holder(self) -> str:

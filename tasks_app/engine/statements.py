@@ -6,7 +6,9 @@ thing happened, because the clocks of hosts differ.
 """
 
 CHANNEL = "dumbwaiter"
-"""NOTIFY on it means: look at the queue named in the payload. Only a hint; every run is found without it too."""
+"""NOTIFY on it names a queue with new work, or says `cancel <run id>`. Only hints: all is found without them too."""
+
+CANCEL_HINT = "cancel "
 
 
 def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
@@ -24,6 +26,18 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
     greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]' FROM now
   RETURNING run_after, enqueued_at)
 SELECT run_after, enqueued_at, pg_notify('dumbwaiter', %(queue_name)s) FROM run
+"""
+
+CANCEL = """
+WITH run AS (
+  UPDATE tasks_app_taskrun
+  SET status = CASE WHEN claimed_by IS NULL THEN 'CANCELLED' ELSE status END,
+    finished_at = CASE WHEN claimed_by IS NULL THEN clock_timestamp() END,
+    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+    failure_message = CASE WHEN cancel_requested_at IS NULL THEN %(said)s ELSE failure_message END
+  WHERE id = %(id)s AND status IN ('READY', 'RUNNING')
+  RETURNING id, status)
+SELECT status, CASE WHEN status <> 'CANCELLED' THEN pg_notify('dumbwaiter', 'cancel ' || id) END FROM run
 """
 
 CLAIM = """
@@ -49,14 +63,18 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND claimed_by = %(me)s AND status I
 # RUNNING runs are held. An attempt with a `retry_in` is not the end: the run is READY again, from that moment on.
 FINISH = """
 UPDATE tasks_app_taskrun AS run
-SET status = done.status, claimed_by = CASE WHEN done.retry_in IS NULL THEN run.claimed_by END,
-  started_at = CASE WHEN done.retry_in IS NULL THEN run.claimed_at + make_interval(secs => done.began) END,
-  finished_at = CASE WHEN done.retry_in IS NULL THEN run.claimed_at + make_interval(secs => done.ended) END,
+SET status = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NULL THEN done.status ELSE 'CANCELLED' END,
+  claimed_by = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NOT NULL THEN run.claimed_by END,
+  started_at = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NOT NULL
+    THEN run.claimed_at + make_interval(secs => done.began) END,
+  finished_at = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NOT NULL
+    THEN run.claimed_at + make_interval(secs => done.ended) END,
   run_after = CASE WHEN done.retry_in IS NULL THEN run.run_after
     ELSE run.claimed_at + make_interval(secs => done.ended + done.retry_in) END,
   progress = coalesce(done.progress::jsonb, run.progress), return_value = done.return_value::jsonb,
   failure = CASE WHEN done.retry_in IS NULL THEN done.failure END,
-  failure_message = CASE WHEN done.retry_in IS NULL THEN done.message END,
+  failure_message = CASE WHEN done.status = 'CANCELLED' OR done.retry_in IS NOT NULL THEN run.failure_message
+    ELSE done.message END,
   attempts = CASE WHEN done.entry IS NULL THEN run.attempts ELSE run.attempts || jsonb_build_array(
     done.entry::jsonb || jsonb_build_object('attempt', run.attempt, 'worker', run.claimed_by,
       'started_at', run.claimed_at + make_interval(secs => done.began),
@@ -81,7 +99,9 @@ FROM tasks_app_taskrun WHERE id = %(id)s
 # Single runs that a worker took and has not begun: it has enough to do with the one before them.
 RELEASE = """
 WITH run AS (
-  UPDATE tasks_app_taskrun AS run SET claimed_by = NULL, claimed_at = NULL, attempt = run.attempt - 1
+  UPDATE tasks_app_taskrun AS run SET claimed_by = NULL, claimed_at = NULL, attempt = run.attempt - 1,
+    status = CASE WHEN run.cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
+    finished_at = CASE WHEN run.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
   FROM unnest(%(id)s::uuid[], %(attempt)s::int2[]) AS owed(id, attempt)
   WHERE run.id = owed.id AND run.attempt = owed.attempt AND run.claimed_by = %(me)s AND run.status = 'READY'
   RETURNING run.queue_name)
@@ -92,7 +112,9 @@ SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM
 GIVE_BACK = """
 WITH run AS (
   UPDATE tasks_app_taskrun
-  SET status = 'READY', claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1
+  SET status = CASE WHEN cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+    claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
     AND id <> ALL (%(but)s::uuid[])
   RETURNING id, queue_name)
@@ -102,20 +124,28 @@ SELECT id, 'READY', pg_notify('dumbwaiter', queue_name) FROM run
 # Work whose worker died: the attempt was charged at the claim, so a task that kills its worker ends here some day.
 # `begun` tells the runs that had begun from those that only lay ready beside them; NULL means nobody knows.
 TAKE_FROM_LOST = """
-WITH run AS (
-  UPDATE tasks_app_taskrun
-  SET status = CASE WHEN attempt < max_attempts THEN 'READY' ELSE 'FAILED' END,
-    claimed_by = CASE WHEN attempt < max_attempts THEN NULL ELSE claimed_by END,
-    started_at = CASE WHEN attempt < max_attempts THEN NULL ELSE coalesce(started_at, claimed_at) END,
-    finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE clock_timestamp() END,
-    failure = CASE WHEN attempt < max_attempts THEN NULL ELSE 'worker_lost' END,
-    failure_message = CASE WHEN attempt < max_attempts THEN NULL ELSE %(message)s END,
-    attempts = attempts || jsonb_build_array(jsonb_build_object('reason', 'worker_lost', 'message', %(message)s::text,
-      'attempt', attempt, 'worker', claimed_by, 'started_at', coalesce(started_at, claimed_at),
-      'ended_at', clock_timestamp()))
+WITH held AS MATERIALIZED (
+  SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'CANCELLED' 
+    WHEN attempt < max_attempts AND %(reason)s = 'worker_lost' THEN 'READY' ELSE 'FAILED' END AS becomes
+  FROM tasks_app_taskrun
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
     AND (%(begun)s::uuid[] IS NULL OR id = ANY (%(begun)s) OR status = 'RUNNING')
-  RETURNING id, status, queue_name)
+  FOR UPDATE),
+run AS (
+  UPDATE tasks_app_taskrun AS run
+  SET status = held.becomes,
+    claimed_by = CASE WHEN held.becomes <> 'READY' THEN claimed_by END,
+    started_at = CASE WHEN held.becomes <> 'READY' THEN coalesce(started_at, claimed_at) END,
+    finished_at = CASE WHEN held.becomes <> 'READY' THEN clock_timestamp() END,
+    failure = CASE WHEN held.becomes = 'FAILED' THEN %(reason)s END,
+    failure_message = CASE WHEN held.becomes = 'FAILED' THEN %(message)s
+      WHEN held.becomes = 'CANCELLED' THEN failure_message END,
+    attempts = attempts || jsonb_build_array(jsonb_build_object(
+      'reason', CASE WHEN held.becomes = 'CANCELLED' THEN 'cancelled' ELSE %(reason)s::text END,
+      'message', %(message)s::text, 'attempt', attempt, 'worker', claimed_by,
+      'started_at', coalesce(started_at, claimed_at), 'ended_at', clock_timestamp()))
+  FROM held WHERE run.id = held.id
+  RETURNING run.id, run.status, run.queue_name)
 SELECT id, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
 """
 
@@ -125,8 +155,8 @@ VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, 
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid
 """
 
-# One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, and when does
-# the next run fall due (in seconds, looked for up to two seconds ahead).
+# One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when does the
+# next run fall due (in seconds, looked for up to two seconds ahead), and which runs held here are to be cancelled.
 HEARTBEAT = """
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s
@@ -138,7 +168,10 @@ SELECT EXISTS (SELECT FROM beat),
   (SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND run_after > enqueued_at AND queue_name = ANY(%(queues)s)
       AND run_after > clock_timestamp() AND run_after <= clock_timestamp() + interval '2 s'
-    ORDER BY run_after LIMIT 1)
+    ORDER BY run_after LIMIT 1),
+  (SELECT array_agg(id) FROM tasks_app_taskrun
+    WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
+      AND cancel_requested_at IS NOT NULL)
 """
 
 OTHER_CLUSTERS = """

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg
 from django.db import close_old_connections, reset_queries
 
 from tasks_app.engine import process, statements
 from tasks_app.engine.connect import connect
-from tasks_app.engine.execution import ClaimedRun, execute
+from tasks_app.engine.execution import ClaimedRun, execute, on_cancel_signal
 from tasks_app.engine.holding import Connection, Holding
 from tasks_app.engine.reporter import Reporter
 from tasks_app.engine.slots import BATCH, Slot
@@ -123,7 +125,8 @@ class Worker:
     # A run
 
     def _execute(self, run: ClaimedRun) -> None:
-        self.holding.slot.begin(run.id)
+        slot = self.holding.slot
+        slot.begin(run.id, math.inf if run.timeout is None else time.monotonic() + run.timeout)
         process.title(self.cluster, f"worker {run.name} {run.id}")
         logger.info(
             "run %s started: task %s, attempt %d of %d, worker %d",
@@ -132,7 +135,8 @@ class Worker:
         reset_queries()
         close_old_connections()
         self.reporter.begin(run)
-        outcome = execute(run, self.me, self.reporter.report)
+        outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
+        slot.end()
         outcome.progress = self.reporter.end()
         close_old_connections()
         self.holding.done.append((run, outcome))
@@ -183,5 +187,6 @@ def live(
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # The sentinel alone says when to stop. A handler, not SIG_IGN, which programs that a task starts would inherit.
         signal.signal(signum, lambda *_: None)
+    signal.signal(signal.SIGUSR1, on_cancel_signal)
     Worker(cluster, number, queues, me, channel, slot).work()
     return 0

@@ -144,10 +144,12 @@ class TaskRun(models.Model):
     max_attempts = models.SmallIntegerField(default=1)
     timeout = models.FloatField(null=True, help_text="Seconds that one attempt may take.")
 
+    cancel_requested_at = models.DateTimeField(null=True, help_text="When somebody wished it ended.")
+
     progress = models.JSONField(null=True, help_text='{"done": number, "total": number or null, "message": text}')
     return_value = models.JSONField(null=True)
     failure = models.CharField(max_length=12, choices=Failure, null=True)
-    failure_message = models.TextField(null=True, help_text="One sentence: why it failed.")
+    failure_message = models.TextField(null=True, help_text="One sentence: why it failed or was cancelled.")
     attempts = models.JSONField(default=list, help_text="One entry for each attempt that did not succeed.")
 
     objects = TaskRunQuerySet.as_manager()
@@ -222,6 +224,17 @@ class TaskRun(models.Model):
     @property
     def worker(self) -> str:
         return worker_label(self.claimed_by)
+
+    # Verbs
+
+    def cancel(self, said: str = "Cancelled.") -> bool:
+        """End the run: at once if no worker holds it, else its worker is told to stop it; `said` is kept as the reason.
+
+        Doing it again changes nothing. Answers whether the run was still unfinished.
+        """
+        from tasks_app.engine.submit import cancel
+
+        return cancel(self, said)
 
     # Progress
 

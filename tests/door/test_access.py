@@ -31,7 +31,7 @@ def addresses() -> Iterator[tuple[str, str]]:
         assert isinstance(pattern, URLPattern | URLResolver)
         if isinstance(pattern, URLPattern) and pattern.name:
             path = str(pattern.pattern).replace("<uuid:pk>", str(uuid.uuid4()))
-            yield pattern.name, "/" + path.replace("<str:name>", "320.jpg").replace("<str:task_id>", str(uuid.uuid4()))
+            yield pattern.name, "/" + path.replace("<str:name>", "320.jpg").replace("<path:task_id>", str(uuid.uuid4()))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tasks_app.models import Failure, Status
 def run(path: str, *args: Any, timeout: float | None = None, attempt: int = 1, **kwargs: Any) -> Outcome:
     now = timezone.now()
     claimed = ClaimedRun(uuid.uuid4(), path, list(args), kwargs, "default", 0, attempt, 3, timeout, now, now)
-    return execute(claimed, "worker", lambda progress: None)
+    return execute(claimed, "worker", lambda progress: None, lambda: False)
 
 
 def test_a_return_value_is_kept_as_json() -> None:
