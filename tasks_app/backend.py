@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
 from typing_extensions import ParamSpec
 
 from tasks_app import catalog
+from tasks_app.engine.submit import Call, Submission
 from tasks_app.models import Status, TaskRun
 from tasks_app.retries import RetryPolicy
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
@@ -50,6 +52,17 @@ class PostgresTask(Task[P, T]):
         )
 
 
+    def enqueue_many(self, calls: Iterable[Call]) -> list[str]:
+        """Store a run for each call, in one statement for thousands, and answer their ids in order.
+
+        A call is a list or tuple of arguments, or a mapping of keyword arguments. All of them are stored or, raising
+        `InvalidTaskError`, none.
+        """
+        backend = self.get_backend()
+        assert isinstance(backend, PostgresBackend)
+        return [str(run_id) for run_id in backend.submission(self).store_many(calls)]
+
+
 class PostgresBackend(BaseTaskBackend):
     """Puts runs into PostgreSQL, in the caller's own transaction: committed with it, or never there."""
 
@@ -82,20 +95,21 @@ class PostgresBackend(BaseTaskBackend):
 
     def enqueue_run(self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None) -> TaskRun:
         """The same, for somebody, and answered with the row itself."""
-        from tasks_app.engine.submit import Submission
+        submission = self.submission(task)
+        submission.args, submission.kwargs, submission.owner = args, kwargs, owner
+        return submission.store()
 
+    def submission(self, task: Task[..., Any]) -> Submission:
+        """What the task's own options make of a run, before it has arguments."""
         self.validate_task(task)
         return Submission(
             task_path=task.module_path,
-            args=args,
-            kwargs=kwargs,
             queue_name=task.queue_name,
             priority=task.priority,
             run_after=task.run_after,
             max_attempts=getattr(task, "max_attempts", None),
             timeout=getattr(task, "timeout", None),
-            owner=owner,
-        ).store()
+        )
 
     def get_result(self, result_id: str) -> TaskResult[Any]:
         try:

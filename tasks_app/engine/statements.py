@@ -28,6 +28,17 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
 SELECT run_after, enqueued_at, pg_notify('dumbwaiter', %(queue_name)s) FROM run
 """
 
+# The same for many runs of one task, with one moment and one NOTIFY for all of them.
+ENQUEUE_MANY = """
+WITH now AS (SELECT clock_timestamp() AS at), run AS (
+  INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id,
+    run_after, enqueued_at, attempt, max_attempts, timeout, attempts)
+  SELECT call.id, %(task_path)s, call.args::jsonb, call.kwargs::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+    greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]'
+  FROM now, unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[]) AS call(id, args, kwargs))
+SELECT pg_notify('dumbwaiter', %(queue_name)s)
+"""
+
 CANCEL = """
 WITH run AS (
   UPDATE tasks_app_taskrun

@@ -1,19 +1,26 @@
 """One door for every run: `.enqueue()`, `async_task` and the forms all end in `Submission.store`."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django_tasks.exceptions import InvalidTaskError
 from django_tasks.utils import normalize_json
 
 from tasks_app.engine import statements
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Status, TaskRun
+
+
+Call = Sequence[Any] | Mapping[str, Any]
+
+CHUNK = 5_000
+"""Runs in one INSERT of many: more at once would gain nothing and cost memory."""
 
 
 def cancel(run: TaskRun, said: str) -> bool:
@@ -43,31 +50,10 @@ class Submission:
 
         Raises `InvalidTaskError` when the arguments are not JSON that PostgreSQL can keep.
         """
-        try:
-            args, kwargs = normalize_json(list(self.args)), normalize_json(dict(self.kwargs))
-            args_json = to_json(args, f"The arguments of {self.task_path}")
-            kwargs_json = to_json(kwargs, f"The keyword arguments of {self.task_path}")
-        except NotJSON as error:
-            raise InvalidTaskError(str(error)) from None
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidTaskError(f"The arguments of {self.task_path} are not JSON: {error}.") from None
-        max_attempts = settings.MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts
+        args, kwargs, args_json, kwargs_json = self._as_json(self.args, self.kwargs)
+        given = {"id": self.id, "args": args_json, "kwargs": kwargs_json, **self._options()}
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(
-                statements.ENQUEUE,
-                {
-                    "id": self.id,
-                    "task_path": self.task_path,
-                    "args": args_json,
-                    "kwargs": kwargs_json,
-                    "queue_name": self.queue_name,
-                    "priority": self.priority,
-                    "owner": self.owner.pk if self.owner else None,
-                    "run_after": self.run_after,
-                    "max_attempts": max_attempts,
-                    "timeout": self.timeout,
-                },
-            )
+            cursor.execute(statements.ENQUEUE, given)
             run_after, enqueued_at, _ = cursor.fetchone()
         return TaskRun(
             id=self.id,
@@ -80,6 +66,49 @@ class Submission:
             owner=self.owner,
             run_after=run_after,
             enqueued_at=enqueued_at,
-            max_attempts=max_attempts,
+            max_attempts=given["max_attempts"],
             timeout=self.timeout,
         )
+
+    def store_many(self, calls: Iterable[Call]) -> list[uuid.UUID]:
+        """Insert a run for each call, all of them or, raising `InvalidTaskError`, none; returns their ids in order."""
+        ids = []
+        with transaction.atomic(DEFAULT_DB_ALIAS), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            remaining = iter(calls)
+            while chunk := list(islice(remaining, CHUNK)):
+                rows = [self._as_json(*split(call)) for call in chunk]
+                chunk_ids = [uuid.uuid4() for _ in chunk]
+                columns = {"id": chunk_ids, "args": [row[2] for row in rows], "kwargs": [row[3] for row in rows]}
+                cursor.execute(statements.ENQUEUE_MANY, {**columns, **self._options()})
+                ids += chunk_ids
+        return ids
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "task_path": self.task_path,
+            "queue_name": self.queue_name,
+            "priority": self.priority,
+            "owner": self.owner.pk if self.owner else None,
+            "run_after": self.run_after,
+            "max_attempts": settings.MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts,
+            "timeout": self.timeout,
+        }
+
+    def _as_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], str, str]:
+        try:
+            args, kwargs = normalize_json(list(args)), normalize_json(dict(kwargs))
+            args_json = to_json(args, f"The arguments of {self.task_path}")
+            return args, kwargs, args_json, to_json(kwargs, f"The keyword arguments of {self.task_path}")
+        except NotJSON as error:
+            raise InvalidTaskError(str(error)) from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidTaskError(f"The arguments of {self.task_path} are not JSON: {error}.") from None
+
+
+def split(call: Call) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """A mapping is the keyword arguments of a call, a list or tuple its positional ones."""
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
+        return call, {}
+    raise InvalidTaskError(f"A call is a list of arguments or a mapping of keyword arguments, not {call!r}.")

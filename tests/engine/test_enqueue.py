@@ -1,5 +1,6 @@
 """SUBMIT: what gets into the queue, and what does not."""
 
+import itertools
 import math
 import uuid
 from collections.abc import Callable
@@ -79,6 +80,23 @@ def test_a_text_that_only_looks_like_a_nul_is_kept() -> None:
     outcomes.succeeds.enqueue("\\u0000")
 
     assert TaskRun.objects.get().args == ["\\u0000"]
+
+
+def test_enqueue_many_stores_a_run_for_each_call_in_order() -> None:
+    ids = outcomes.succeeds.using(priority=3).enqueue_many([(1, 2), {"key": "value"}, []])
+
+    runs = [TaskRun.objects.get(pk=run_id) for run_id in ids]
+    assert [(run.args, run.kwargs) for run in runs] == [([1, 2], {}), ([], {"key": "value"}), ([], {})]
+    assert {(run.priority, run.status, run.max_attempts) for run in runs} == {(3, Status.READY, 3)}
+    assert outcomes.succeeds.enqueue_many([]) == []
+
+
+@pytest.mark.parametrize("bad", [object(), "text", 7, [object()]])
+def test_enqueue_many_stores_none_when_one_cannot_be_kept(bad: Any) -> None:
+    with pytest.raises(InvalidTaskError):
+        outcomes.succeeds.enqueue_many(itertools.chain(([number] for number in range(6_000)), [bad]))
+
+    assert not TaskRun.objects.exists()
 
 
 def test_get_result_tells_what_became_of_it() -> None:
