@@ -15,15 +15,37 @@ def one_line(text: str, limit: int = 2_000) -> str:
     """The text on one line: control characters, line ends and overrides of direction written as escapes."""
     if len(text) > limit:
         text = text[:limit] + "…"
-    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    if text.isprintable():  # none of the controls is; the common case, and far cheaper than the search
+        return text
+    return CONTROLS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class LineFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.123Z INFO pid message`; a traceback follows with a bar before each of its lines."""
 
     converter = time.gmtime
+    _second = -1
+    _shown = ""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The same for every handler, so made once and kept on the record."""
+        line: str | None = record.__dict__.get("dumbwaiter_line")
+        if line is None:
+            line = record.__dict__["dumbwaiter_line"] = self._line(record)
+        return line
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """To the second, which seldom changes between two records."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown = second, super().formatTime(record, datefmt)
+        return self._shown
+
+    def _line(self, record: logging.LogRecord) -> str:
         try:
             message = record.getMessage()
         except Exception as error:  # the arguments of a log call can be anything, also an object that cannot be printed

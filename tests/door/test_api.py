@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def mara() -> User:
-    return User.objects.create_user("mara", password="secret")
+    return User.objects.create_user("mara")
 
 
 @pytest.fixture
