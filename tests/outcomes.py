@@ -1,6 +1,7 @@
 """Tiny tasks named by their outcome, run by real workers in the tests."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -186,6 +187,23 @@ def forks_and_waits(gate: str) -> None:
         os.execvp("sleep", ["sleep", "300"])
     Path(gate).write_text(str(pid))
     time.sleep(300)
+
+
+@task
+def talks(gate: str, lines: int = 2) -> None:
+    logger = logging.getLogger("shop.orders")
+    for number in range(lines):
+        logger.info("line %d", number)
+    logger.warning("careful\x00 %s", "now\nthen")
+    print("printed", end="")
+    print(" in two goes")
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        logger.exception("it went wrong")
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    print("no line end", end="")
 
 
 @task

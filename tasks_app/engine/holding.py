@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from tasks_app.engine import statements
+from tasks_app.engine.capture import Line
 from tasks_app.engine.execution import ClaimedRun, Outcome
 from tasks_app.engine.logs import one_line
 from tasks_app.engine.slots import Slot
@@ -22,7 +23,7 @@ Connection = psycopg.Connection[TupleRow]
 
 
 class Holding:
-    """Runs to begin, outcomes to record and runs to give back: all of them claimed by this worker.
+    """Runs to begin, outcomes and log lines to record and runs to give back: all of them claimed by this worker.
 
     The main thread takes and adds single entries, which is atomic in Python. Only settling goes over several of them,
     and the reporter settles too when a run turns out long: so that has a lock, `settling`.
@@ -33,11 +34,12 @@ class Holding:
         self.waiting: deque[ClaimedRun] = deque()
         self.done: list[tuple[ClaimedRun, Outcome]] = []
         self.owed: list[ClaimedRun] = []
+        self.lines: list[Line] = []
         self.settling = threading.RLock()
 
     @property
     def is_settled(self) -> bool:
-        return not (self.done or self.owed or self.waiting)
+        return not (self.done or self.owed or self.waiting or self.lines)
 
     def next(self) -> ClaimedRun | None:
         """The next run to execute, or None when the rest was given back or nothing was claimed."""
@@ -57,9 +59,11 @@ class Holding:
         Raises `psycopg.Error` with nothing forgotten; doing it again does no harm, as every statement is fenced.
         """
         with self.settling:
-            done, owed = list(self.done), list(self.owed)
+            done, owed, lines = list(self.done), list(self.owed), list(self.lines)
             finished = claimed = None
             with connection.pipeline():
+                if lines:
+                    connection.execute(statements.LOG, self._columns(lines))
                 if done:
                     finished = connection.execute(statements.FINISH, self._endings(done))
                 if owed:
@@ -69,7 +73,7 @@ class Holding:
                     )
                 if claim:
                     claimed = connection.execute(statements.CLAIM, claim)
-            del self.owed[: len(owed)]
+            del self.owed[: len(owed)], self.lines[: len(lines)]
             if done and finished:
                 taken = {row[0] for row in finished.fetchall()}
                 for run, outcome in done:
@@ -87,6 +91,15 @@ class Holding:
             if outcome.status == Status.SUCCESSFUL:
                 outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
             outcome.progress = None
+
+    def _columns(self, lines: list[Line]) -> dict[str, object]:
+        return {
+            "run_id": [line.run_id for line in lines],
+            "attempt": [line.attempt for line in lines],
+            "at": [line.at for line in lines],
+            "level": [line.level for line in lines],
+            "text": [line.text for line in lines],
+        }
 
     def _endings(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
         outcomes = [outcome for _, outcome in done]

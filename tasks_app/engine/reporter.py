@@ -77,15 +77,31 @@ class Reporter(threading.Thread):
             progress = self.progress
             if progress is not written and self._write(run, progress):
                 written = progress
+            elif self.holding.lines:
+                self._write_lines()
             pause.wait(WRITE_EVERY)
+
+    def _write_lines(self) -> None:
+        try:
+            self.holding.settle(self._connected())
+        except psycopg.Error:  # tried again with the next write; the worker's own connection says what is wrong
+            self._disconnect()
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(f"{self.title} reporter")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def _write(self, run: ClaimedRun, progress: dict[str, Any] | None) -> bool:
         try:
-            if self._connection is None or self._connection.closed:
-                self._connection = connect(f"{self.title} reporter")
+            connection = self._connected()
             if not self.holding.is_settled:
-                self.holding.settle(self._connection)
-            self._connection.execute(
+                self.holding.settle(connection)
+            connection.execute(
                 statements.REPORT,
                 {
                     "id": run.id,
@@ -97,8 +113,7 @@ class Reporter(threading.Thread):
             )
         except UNREACHABLE:
             # The worker's own connection has the same trouble and says so; here the next write tries again.
-            if self._connection is not None:
-                self._connection.close()
+            self._disconnect()
             return False
         except psycopg.Error:
             logger.exception("The progress of run %s cannot be written.", run.id)

@@ -98,6 +98,11 @@ WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by = %(me)
 RETURNING run.id
 """
 
+LOG = """
+INSERT INTO tasks_app_runlog (run_id, attempt, at, level, text)
+SELECT * FROM unnest(%(run_id)s::uuid[], %(attempt)s::int2[], %(at)s::timestamptz[], %(level)s::int2[], %(text)s::text[])
+"""
+
 # After a finish that changed nothing: did an earlier try of the same finish go through, its answer lost on the way?
 # A run that is to be tried again is held by nobody by then, but has the entry of this attempt.
 ALREADY_DONE = """

@@ -14,6 +14,7 @@ import psycopg
 from django.db import close_old_connections, reset_queries
 
 from tasks_app.engine import process, statements
+from tasks_app.engine.capture import RunLogHandler, capture_output
 from tasks_app.engine.connect import connect
 from tasks_app.engine.execution import ClaimedRun, execute, on_cancel_signal
 from tasks_app.engine.holding import Connection, Holding
@@ -50,6 +51,7 @@ class Worker:
         self.title = f"qcluster {cluster} worker {number}"
         self.holding = Holding(me, number, slot)
         self.reporter = Reporter(self.holding, self.title)
+        self.run_log = RunLogHandler(self.holding.lines.append)
         self.stopping = False
         self.woken = True
         self.batch = 1
@@ -62,6 +64,8 @@ class Worker:
         """Until told to stop: one round trip records the last runs and claims the next."""
         self.holding.slot.take(self.me)
         self.reporter.start()
+        logging.getLogger().addHandler(self.run_log)
+        self.printed = capture_output()
         process.title(self.cluster, "worker idle")
         while True:
             self._listen(0)
@@ -135,8 +139,11 @@ class Worker:
         reset_queries()
         close_old_connections()
         self.reporter.begin(run)
+        self.run_log.begin(run)
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
         slot.end()
+        self.printed.flush_rest()
+        self.run_log.end()
         outcome.progress = self.reporter.end()
         close_old_connections()
         self.holding.done.append((run, outcome))
