@@ -99,6 +99,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # The queue
 WORKERS = number("WORKERS", os.cpu_count() or 2, least=1, most=1000)
 STOP_GRACE_SECONDS = number("STOP_GRACE_SECONDS", 10.0)
+RECYCLE_AFTER = number("RECYCLE_AFTER", 0)
+WORKER_MEMORY_MB = number("WORKER_MEMORY_MB", 0)
 CANCEL_GRACE_SECONDS = number("CANCEL_GRACE_SECONDS", 5.0)
 LOST_AFTER_SECONDS = number("LOST_AFTER_SECONDS", 15.0, least=2)
 MAX_JSON_BYTES = number("MAX_JSON_BYTES", 1_000_000, least=1_000)

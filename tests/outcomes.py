@@ -123,6 +123,19 @@ def looks_whether_it_is_cancelled(context: RunContext, gate: str) -> None:
 
 
 @task
+def eats_memory(megabytes: int) -> None:
+    kept = bytearray(megabytes * 2**20)
+    for at in range(0, len(kept), 4096):
+        kept[at] = 1
+    time.sleep(300)
+
+
+@task
+def tells_its_process() -> int:
+    return os.getpid()
+
+
+@task
 def dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

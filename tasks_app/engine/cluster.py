@@ -17,6 +17,7 @@ from django_q.conf import Conf
 
 from tasks_app.engine import process, sentinel
 from tasks_app.engine.slots import Slots
+from tasks_app.models.cluster import MOST_WORKERS
 
 logger = logging.getLogger("dumbwaiter.cluster")
 
@@ -32,7 +33,8 @@ class Cluster(StockCluster):
         self.queue = name or Conf.CLUSTER_NAME
         self.queues = list(queues or [self.queue])
         self.signals = process.SignalPipe(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-        self.slots = Slots(settings.WORKERS)
+        # A cluster may be asked to grow while it runs; unused slots cost no memory.
+        self.slots = Slots(max(settings.WORKERS, MOST_WORKERS))
         self.channel: process.Channel | None = None
         self.sentinel_pid = 0
         self.wishes = 0
@@ -83,7 +85,7 @@ class Cluster(StockCluster):
                 os.setpgid(0, 0)  # Ctrl-C and signals to the whole group reach the main process alone
                 ours.close()
                 self.signals.close()
-                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, self.slots, theirs).run()
+                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, settings.WORKERS, self.slots, theirs).run()
                 code = 0
             except BaseException:
                 logger.exception("the sentinel ended by an error of its own")

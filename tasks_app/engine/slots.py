@@ -6,6 +6,7 @@ import math
 import mmap
 import struct
 import uuid
+from collections.abc import Iterator
 
 BATCH = 100
 """The most runs that a worker holds at once."""
@@ -23,9 +24,12 @@ class Slots:
     in between misses a run that had not begun.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._memory = mmap.mmap(-1, SIZE * workers)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._memory = mmap.mmap(-1, SIZE * number)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return (self.slot(number) for number in range(1, self.number + 1))
 
     def slot(self, number: int) -> Slot:
         """The slot of a worker, numbered from 1."""

@@ -10,6 +10,9 @@ CHANNEL = "dumbwaiter"
 
 CANCEL_HINT = "cancel "
 
+STEER_HINT = "steer"
+"""NOTIFY: what somebody desires of a cluster has changed."""
+
 
 def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
     """The range of `claimed_by` that one worker holds, or all the workers of a cluster, for an index to read."""
@@ -161,13 +164,14 @@ run AS (
       'message', %(message)s::text, 'attempt', attempt, 'worker', claimed_by,
       'started_at', coalesce(started_at, claimed_at), 'ended_at', clock_timestamp()))
   FROM held WHERE run.id = held.id
-  RETURNING run.id, run.status, run.queue_name)
-SELECT id, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
+  RETURNING run.id, run.status, run.queue_name, run.task_path)
+SELECT id, status, task_path, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
 """
 
 REGISTER = """
-INSERT INTO tasks_app_cluster (id, name, queues, host, pid, workers, busy, started_at, heartbeat_at, rescued)
-VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, clock_timestamp(), clock_timestamp(), 0)
+INSERT INTO tasks_app_cluster (id, name, queues, host, pid, workers, busy, desired_state, started_at, heartbeat_at, rescued)
+VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, 'run', clock_timestamp(),
+  clock_timestamp(), 0)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid
 """
 
@@ -175,8 +179,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 # next run fall due (in seconds, looked for up to two seconds ahead), and which runs held here are to be cancelled.
 HEARTBEAT = """
 WITH beat AS (
-  UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s
-  WHERE id = %(id)s AND lost_at IS NULL RETURNING id)
+  UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
+  WHERE id = %(id)s AND lost_at IS NULL RETURNING desired_workers, desired_state)
 SELECT EXISTS (SELECT FROM beat),
   EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
     SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
@@ -187,7 +191,8 @@ SELECT EXISTS (SELECT FROM beat),
     ORDER BY run_after LIMIT 1),
   (SELECT array_agg(id) FROM tasks_app_taskrun
     WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
-      AND cancel_requested_at IS NOT NULL)
+      AND cancel_requested_at IS NOT NULL),
+  (SELECT desired_workers FROM beat), (SELECT desired_state FROM beat)
 """
 
 OTHER_CLUSTERS = """

@@ -10,7 +10,9 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+import psutil
 import psycopg
+from django.conf import settings
 from django.db import close_old_connections, reset_queries
 
 from tasks_app.engine import process, statements
@@ -32,6 +34,12 @@ WAKE = b"w"
 """Sentinel: look for work."""
 STOP = b"s"
 """Sentinel: end after the run at hand."""
+QUIET = b"q"
+"""Sentinel: take no more runs until told to."""
+RESUME = b"g"
+"""Sentinel: take runs again."""
+RECYCLE = b"c"
+"""Worker: I end by myself now, to make room for a fresh one."""
 
 BATCH_SECONDS = 0.02
 """How much work a worker takes at once: so little that nobody misses it elsewhere, so much that the round trip to the
@@ -53,6 +61,8 @@ class Worker:
         self.reporter = Reporter(self.holding, self.title)
         self.run_log = RunLogHandler(self.holding.lines.append)
         self.stopping = False
+        self.is_quiet = False
+        self.runs = 0
         self.woken = True
         self.batch = 1
         """How many runs the next claim asks for."""
@@ -64,6 +74,7 @@ class Worker:
         """Until told to stop: one round trip records the last runs and claims the next."""
         self.holding.slot.take(self.me)
         self.reporter.start()
+        self._process = psutil.Process()
         logging.getLogger().addHandler(self.run_log)
         self.printed = capture_output()
         process.title(self.cluster, "worker idle")
@@ -76,6 +87,7 @@ class Worker:
                 continue
             if self.stopping and self.holding.is_settled:
                 return
+            self._recycle_if_due()
             try:
                 claimed = self._settle_and_claim()
             except psycopg.Error as error:
@@ -85,11 +97,25 @@ class Worker:
             if not claimed and not self.stopping:
                 self._sleep()
 
+    def _recycle_if_due(self) -> None:
+        """Stop after so many runs or with so much memory, as the settings say; the sentinel starts another."""
+        if self.stopping or not self.holding.done:
+            return
+        too_old = settings.RECYCLE_AFTER and self.runs >= settings.RECYCLE_AFTER
+        too_big = settings.WORKER_MEMORY_MB and self._memory_mb() > settings.WORKER_MEMORY_MB
+        if too_old or too_big:
+            logger.info("worker %d is replaced after %d runs, with %.0f MB", self.number, self.runs, self._memory_mb())
+            self.channel.say(RECYCLE)
+            self.stopping = True
+
+    def _memory_mb(self) -> float:
+        return self._process.memory_info().rss / 2**20
+
     # A batch
 
     def _is_batch_over(self) -> bool:
         """The runs at hand take longer than those before: twice the time is gone, so others may have the rest."""
-        return self.stopping or time.monotonic() - self._claimed_at > 2 * BATCH_SECONDS
+        return self.stopping or self.is_quiet or time.monotonic() - self._claimed_at > 2 * BATCH_SECONDS
 
     def _settle_and_claim(self) -> bool:
         """Raises `psycopg.Error` with nothing lost: what is not settled stays until the database has it."""
@@ -99,8 +125,9 @@ class Worker:
         runs: list[ClaimedRun] = []
         for queue in self.queues:
             claim = {"queue": queue, "me": self.me, "limit": self.batch}
-            runs = self.holding.settle(self._connection, None if self.stopping else claim)
-            if runs or self.stopping:
+            may_claim = not (self.stopping or self.is_quiet)
+            runs = self.holding.settle(self._connection, claim if may_claim else None)
+            if runs or not may_claim:
                 break
         self.holding.slot.settle()
         self._claimed_at = time.monotonic()
@@ -142,6 +169,7 @@ class Worker:
         self.run_log.begin(run)
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
         slot.end()
+        self.runs += 1
         self.printed.flush_rest()
         self.run_log.end()
         outcome.progress = self.reporter.end()
@@ -164,6 +192,9 @@ class Worker:
             os._exit(1)  # the sentinel is gone; what this worker holds will be found held by nobody
         if STOP in heard:
             self.stopping = True
+        for byte in (QUIET, RESUME):
+            if byte in heard:
+                self.is_quiet = heard.rfind(QUIET) > heard.rfind(RESUME)
 
     # Trouble with the database
 

@@ -4,10 +4,23 @@ import uuid
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import models
+from django.db import connection, models, transaction
 from django.db.models.functions import Now
 
 HEARTBEAT_SECONDS = 1.0
+
+
+MOST_WORKERS = 256
+"""How far a cluster can grow while it runs."""
+
+
+class DesiredState(models.TextChoices):
+    """What an operator wants of a cluster; it obeys at its next heartbeat."""
+
+    RUN = "run", "Run"
+    QUIET = "quiet", "Quiet"
+    """Ends the runs at hand and takes no others."""
+    STOP = "stop", "Stop"
 
 
 class ClusterQuerySet(models.QuerySet["Cluster"]):
@@ -31,6 +44,8 @@ class Cluster(models.Model):
     pid = models.IntegerField()
     workers = models.SmallIntegerField(help_text="How many worker processes it keeps.")
     busy = models.SmallIntegerField(default=0, help_text="How many of them are at work.")
+    desired_workers = models.SmallIntegerField(null=True, blank=True, help_text="How many it should keep; empty: as set.")
+    desired_state = models.CharField(max_length=5, choices=DesiredState, default=DesiredState.RUN)
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField(help_text="When it was last heard from.")
     stopped_at = models.DateTimeField(null=True, blank=True, help_text="When it stopped as asked.")
@@ -43,6 +58,24 @@ class Cluster(models.Model):
         indexes = [
             models.Index(fields=["heartbeat_at"], name="cluster_started", condition=models.Q(stopped_at=None, lost_at=None))
         ]
+
+    def steer(self, *, workers: int | None = None, state: DesiredState | None = None) -> bool:
+        """Have the cluster keep so many workers, or run, be quiet or stop; answers whether it is still there.
+
+        Raises `ValueError` for a number of workers that no cluster can have.
+        """
+        wishes: dict[str, object] = {}
+        if workers is not None:
+            if not 0 <= workers <= MOST_WORKERS:
+                raise ValueError(f"A cluster has 0 to {MOST_WORKERS} workers.")
+            wishes["desired_workers"] = workers
+        if state is not None:
+            wishes["desired_state"] = state
+        with transaction.atomic():
+            moved = type(self).objects.started().filter(pk=self.pk).update(**wishes)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_notify('dumbwaiter', 'steer')")
+        return bool(moved)
 
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"

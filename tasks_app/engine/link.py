@@ -1,0 +1,180 @@
+"""What a sentinel and the database say to each other: heartbeat, hints, runs of the dead."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from psycopg.rows import TupleRow
+
+from tasks_app.engine import statements
+from tasks_app.engine.connect import connect
+from tasks_app.engine.pool import Lost
+
+logger = logging.getLogger("dumbwaiter.sentinel")
+
+PATIENCE = (0.05, 2.0)
+"""Seconds between tries while the database does not answer: the first, and the longest."""
+
+
+@dataclass
+class Beat:
+    """What the database answers to a heartbeat."""
+
+    is_known: bool
+    """False when another cluster took this one for lost and gave its runs to others."""
+    work_now: bool
+    due_in: float | None
+    """Seconds until the next scheduled run, if that is soon."""
+    to_cancel: Sequence[uuid.UUID]
+    desired_workers: int | None
+    desired_state: str
+
+
+class Link:
+    """The sentinel's one connection, with the only LISTEN of its host; every method raises `psycopg.Error`."""
+
+    def __init__(self, name: str, host: str, queues: Sequence[str], workers: int) -> None:
+        self.name, self.host, self.queues, self.workers = name, host, queues, workers
+        self.cluster_id = uuid.uuid4()
+        self.connection: psycopg.Connection[TupleRow] | None = None
+        self.next_try = 0.0
+        self._pause = 0.0
+        self._seen: dict[uuid.UUID, tuple[Any, float]] = {}
+
+    @property
+    def short_id(self) -> str:
+        return self.cluster_id.hex[:12]
+
+    @property
+    def db(self) -> psycopg.Connection[TupleRow]:
+        if self.connection is None:
+            self.connect()
+        assert self.connection is not None
+        return self.connection
+
+    def connect(self) -> None:
+        db = connect(f"qcluster {self.name} sentinel")
+        db.execute(
+            statements.REGISTER,
+            {
+                "id": self.cluster_id,
+                "name": self.name,
+                "queues": json.dumps(list(self.queues)),
+                "host": self.host,
+                "pid": os.getppid(),
+                "workers": self.workers,
+            },
+        )
+        db.execute(f"LISTEN {statements.CHANNEL}")
+        if self._pause:
+            logger.info("cluster %s: the database answers again", self.name)
+        self._pause = 0.0
+        self._seen.clear()  # a heartbeat counts as stale only if it was watched all the time
+        self.connection = db
+
+    def disconnect(self, error: psycopg.Error) -> None:
+        """The database did not answer: forget the connection, and try again a little later each time."""
+        if self._pause == 0:
+            logger.warning("cluster %s: the database does not answer, trying again: %s", self.name, error)
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self._pause = min(max(self._pause * 2, PATIENCE[0]), PATIENCE[1])
+        self.next_try = time.monotonic() + self._pause
+
+    def let_go(self) -> None:
+        """In a forked child: the descriptor only, because closing the connection would end the parent's session."""
+        if self.connection is not None and not self.connection.closed:
+            os.close(self.connection.fileno())
+
+    def hints(self) -> list[str]:
+        """What NOTIFY said since the last call."""
+        return [notification.payload for notification in self.db.notifies(timeout=0)]
+
+    def beat(self, busy: int, workers: int) -> Beat:
+        query = {"id": self.cluster_id, "busy": busy, "workers": workers, "queues": list(self.queues)}
+        held = statements.holder(self.short_id, whole_cluster=True)
+        row = self.db.execute(statements.HEARTBEAT, {**query, **held}).fetchone()
+        assert row is not None
+        known, work_now, due_in, to_cancel = row[:4]
+        desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state)
+
+    def take_back(self, gone: Lost) -> bool:
+        """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""
+        held = {**statements.holder(gone.claimed_by), "begun": gone.begun, "but": gone.begun}
+        died = {"reason": "worker_lost", "message": gone.sentence}
+        overtime = {"reason": "timed_out", "message": "It went on past its limit, so its process was ended."}
+        lost = []
+        with self.db.transaction():
+            if gone.overtime:
+                query = {**held, **overtime, "begun": [gone.overtime]}
+                lost += self.db.execute(statements.TAKE_FROM_LOST, query).fetchall()
+            lost += self.db.execute(statements.TAKE_FROM_LOST, {**held, **died}).fetchall()
+            given_back = self.db.execute(statements.GIVE_BACK, held).fetchall()
+        for run_id, status, task_path, *_ in lost:
+            outcome = "tried again" if status == "READY" else status
+            logger.error("run %s of %s lost its worker: %s", run_id, task_path, outcome)
+        return bool(lost or given_back)
+
+    def look_around(self) -> bool:
+        """Rescue the runs of clusters whose heartbeat this one saw standing still for LOST_AFTER_SECONDS.
+
+        Watched, not compared with the clock: after an outage of the database everybody's last heartbeat is old.
+        Answers whether there was anything to rescue.
+        """
+        now = time.monotonic()
+        others = self.db.execute(statements.OTHER_CLUSTERS, {"id": self.cluster_id}).fetchall()
+        seen, rescued = {}, False
+        for other, host, heartbeat_at in others:
+            last, since = self._seen.get(other, (None, now))
+            seen[other] = (heartbeat_at, since if last == heartbeat_at else now)
+            if now - seen[other][1] >= settings.LOST_AFTER_SECONDS:
+                rescued = self._rescue(other, host, heartbeat_at) or rescued
+        self._seen = seen
+        return rescued
+
+    def _rescue(self, cluster: uuid.UUID, host: str, heartbeat_at: Any) -> bool:
+        said = f"The cluster that ran it, on {host}, was not heard from any more."
+        with self.db.transaction():
+            query = {"id": cluster, "heartbeat_at": heartbeat_at}
+            if self.db.execute(statements.DECLARE_LOST, query).fetchone() is None:
+                return False  # it came back, or another cluster was faster
+            held = {**statements.holder(cluster.hex[:12], whole_cluster=True), "begun": None}
+            died = {"reason": "worker_lost", "message": said}
+            rescued = self.db.execute(statements.TAKE_FROM_LOST, {**held, **died}).fetchall()
+            self.db.execute(statements.COUNT_RESCUED, {"id": cluster, "rescued": len(rescued)})
+        logger.error("the cluster %s on %s is lost; %d of its runs were taken back", cluster, host, len(rescued))
+        return bool(rescued)
+
+    def begin_anew(self) -> None:
+        """Under a new id, because the old one was declared lost."""
+        self.cluster_id = uuid.uuid4()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def sign_off(self) -> None:
+        """Give back what the stopped workers held, uncharged, and say that this cluster is gone."""
+        held = {**statements.holder(self.short_id, whole_cluster=True), "but": []}
+        try:
+            with self.db.transaction():
+                for run_id, *_ in self.db.execute(statements.GIVE_BACK, held).fetchall():
+                    logger.warning("run %s given back: its worker was stopped before it ended", run_id)
+                self.db.execute(statements.SIGN_OFF, {"id": self.cluster_id})
+        except psycopg.Error as error:
+            logger.error("cluster %s cannot sign off, another will find its runs: %s", self.name, error)
+        finally:
+            if self.connection is not None:
+                with suppress(psycopg.Error):
+                    self.connection.close()
