@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
@@ -30,7 +31,11 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
     """A login for every view that does not say otherwise, except for guests of open access outside the admin."""
 
     def process_view(
-        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], view_args: object, view_kwargs: object
+        self,
+        request: HttpRequest,
+        view_func: Callable[..., HttpResponseBase],
+        view_args: tuple[Any, ...],
+        view_kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
         if is_open_to(request):
             return None
@@ -39,7 +44,7 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
         except UNREACHABLE:  # who asks is known to the database alone
             return database_does_not_answer(request)
 
-    def handle_no_permission(
+    def handle_no_permission(  # type: ignore[override]  # the answer is not always a redirect
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
     ) -> HttpResponseBase:
         """A fragment cannot show a login page: htmx is told to load the whole page, which leads there."""

@@ -56,7 +56,9 @@ class RunLogHandler(logging.Handler):
         self._count += 1
         if self._count > MOST_LINES:
             if self._count == MOST_LINES + 1:
-                self._keep(run, logging.WARNING, f"Truncated: only the first {MOST_LINES:,} lines of an attempt are kept.")
+                self._keep(
+                    run, logging.WARNING, f"Truncated: only the first {MOST_LINES:,} lines of an attempt are kept."
+                )
             return
         try:
             text = record.getMessage()

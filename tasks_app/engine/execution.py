@@ -96,11 +96,10 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
     outcome = Outcome(Status.SUCCESSFUL, began=run.since_claim)
     try:
         task = catalog.find(run.task_path)
-        call, first = task, []
-        if isinstance(task, Task):
-            call = task.func
-            if task.takes_context:
-                first = [RunContext(task_result=told(run, task, worker), report=report, is_cancelled=is_cancelled)]
+        call: Callable[..., Any] = task.func if isinstance(task, Task) else task
+        first: list[RunContext] = []
+        if isinstance(task, Task) and task.takes_context:
+            first = [RunContext(task_result=told(run, task, worker), report=report, is_cancelled=is_cancelled)]
         if signature := signature_of(call):
             signature.bind(*first, *run.args, **run.kwargs)
     except catalog.UnknownTask as error:
@@ -224,5 +223,3 @@ def traceback_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, frames))
     except BaseException as trouble:
         return f"{sentence_of(error)}\n(the traceback cannot be shown: {type(trouble).__name__})"
-
-

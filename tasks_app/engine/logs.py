@@ -27,7 +27,7 @@ def _escaped(found: re.Match[str]) -> str:
 class LineFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.123Z INFO pid message`; a traceback follows with a bar before each of its lines."""
 
-    converter = time.gmtime
+    converter = time.gmtime  # type: ignore[assignment]  # as its documentation says to
     _second = -1
     _shown = ""
 

@@ -234,7 +234,9 @@ class Pool:
                 self.selector.unregister(child.channel)
             child.channel.close()
             how = child.killed_because or process.exit_code(status)
-            lost.append(Lost(child.claimed_by, child.slot.begun, f"The process that ran it died ({how}).", child.overtime))
+            lost.append(
+                Lost(child.claimed_by, child.slot.begun, f"The process that ran it died ({how}).", child.overtime)
+            )
             if not (self.is_closing or (child.leaving and status == 0)):
                 logger.error("worker %d died (%s), starting another", child.number, how)
                 if time.monotonic() - child.born < STILLBORN_SECONDS:

@@ -26,8 +26,8 @@ WRITE_EVERY = 0.25
 class Reporter(threading.Thread):
     """Writes RUNNING and the newest progress of the run at hand, on a connection of its own.
 
-    When a run turns out long it also records the runs before it and gives back those behind it. The main thread only sets attributes, so that a report costs a task nothing; what the last write missed travels
-    with the finish.
+    When a run turns out long it also records the runs before it and gives back those behind it. The main thread only
+    sets attributes, so that a report costs a task nothing; what the last write missed travels with the finish.
     """
 
     def __init__(self, holding: Holding, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Memory that workers share with their sentinel: which runs each has begun, readable after its death, without a lock."""
+"""Memory that workers share with their sentinel: which runs each has begun, for after its death, without a lock."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + 16 * BATCH
 class Slots:
     """One slot a worker, in memory that the main process makes before any fork, so that it outlives a sentinel.
 
-    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's. The count is written after the id, so a reader that finds the worker dead
-    in between misses a run that had not begun.
+    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's. The count is written
+    after the id, so a reader that finds the worker dead in between misses a run that had not begun.
     """
 
     def __init__(self, number: int) -> None:

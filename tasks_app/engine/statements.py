@@ -103,7 +103,8 @@ RETURNING run.id
 
 LOG = """
 INSERT INTO tasks_app_runlog (run_id, attempt, at, level, text)
-SELECT * FROM unnest(%(run_id)s::uuid[], %(attempt)s::int2[], %(at)s::timestamptz[], %(level)s::int2[], %(text)s::text[])
+SELECT * FROM
+  unnest(%(run_id)s::uuid[], %(attempt)s::int2[], %(at)s::timestamptz[], %(level)s::int2[], %(text)s::text[])
 """
 
 # After a finish that changed nothing: did an earlier try of the same finish go through, its answer lost on the way?
@@ -144,7 +145,7 @@ SELECT id, 'READY', pg_notify('dumbwaiter', queue_name) FROM run
 # `begun` tells the runs that had begun from those that only lay ready beside them; NULL means nobody knows.
 TAKE_FROM_LOST = """
 WITH held AS MATERIALIZED (
-  SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'CANCELLED' 
+  SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'CANCELLED'
     WHEN attempt < max_attempts AND %(reason)s = 'worker_lost' THEN 'READY' ELSE 'FAILED' END AS becomes
   FROM tasks_app_taskrun
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
@@ -169,7 +170,8 @@ SELECT id, status, task_path, CASE WHEN status = 'READY' THEN pg_notify('dumbwai
 """
 
 REGISTER = """
-INSERT INTO tasks_app_cluster (id, name, queues, host, pid, workers, busy, desired_state, started_at, heartbeat_at, rescued)
+INSERT INTO tasks_app_cluster
+  (id, name, queues, host, pid, workers, busy, desired_state, started_at, heartbeat_at, rescued)
 VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, 'run', clock_timestamp(),
   clock_timestamp(), 0)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid

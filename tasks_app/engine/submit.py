@@ -16,7 +16,6 @@ from tasks_app.engine import statements
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Status, TaskRun
 
-
 Call = Sequence[Any] | Mapping[str, Any]
 
 CHUNK = 5_000
@@ -51,7 +50,7 @@ class Submission:
         Raises `InvalidTaskError` when the arguments are not JSON that PostgreSQL can keep.
         """
         args, kwargs, args_json, kwargs_json = self._as_json(self.args, self.kwargs)
-        given = {"id": self.id, "args": args_json, "kwargs": kwargs_json, **self._options()}
+        given: dict[str, Any] = {"id": self.id, "args": args_json, "kwargs": kwargs_json, **self._options()}
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             cursor.execute(statements.ENQUEUE, given)
             run_after, enqueued_at, _ = cursor.fetchone()
@@ -78,7 +77,11 @@ class Submission:
             while chunk := list(islice(remaining, CHUNK)):
                 rows = [self._as_json(*split(call)) for call in chunk]
                 chunk_ids = [uuid.uuid4() for _ in chunk]
-                columns = {"id": chunk_ids, "args": [row[2] for row in rows], "kwargs": [row[3] for row in rows]}
+                columns: dict[str, Any] = {
+                    "id": chunk_ids,
+                    "args": [row[2] for row in rows],
+                    "kwargs": [row[3] for row in rows],
+                }
                 cursor.execute(statements.ENQUEUE_MANY, {**columns, **self._options()})
                 ids += chunk_ids
         return ids
@@ -96,9 +99,10 @@ class Submission:
 
     def _as_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], str, str]:
         try:
-            args, kwargs = normalize_json(list(args)), normalize_json(dict(kwargs))
-            args_json = to_json(args, f"The arguments of {self.task_path}")
-            return args, kwargs, args_json, to_json(kwargs, f"The keyword arguments of {self.task_path}")
+            plain_args, plain_kwargs = normalize_json(list(args)), normalize_json(dict(kwargs))
+            args_json = to_json(plain_args, f"The arguments of {self.task_path}")
+            kwargs_json = to_json(plain_kwargs, f"The keyword arguments of {self.task_path}")
+            return plain_args, plain_kwargs, args_json, kwargs_json
         except NotJSON as error:
             raise InvalidTaskError(str(error)) from None
         except (TypeError, ValueError, RecursionError) as error:

@@ -44,7 +44,9 @@ class Cluster(models.Model):
     pid = models.IntegerField()
     workers = models.SmallIntegerField(help_text="How many worker processes it keeps.")
     busy = models.SmallIntegerField(default=0, help_text="How many of them are at work.")
-    desired_workers = models.SmallIntegerField(null=True, blank=True, help_text="How many it should keep; empty: as set.")
+    desired_workers = models.SmallIntegerField(
+        null=True, blank=True, help_text="How many it should keep; empty: as set."
+    )
     desired_state = models.CharField(max_length=5, choices=DesiredState, default=DesiredState.RUN)
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField(help_text="When it was last heard from.")
@@ -56,8 +58,13 @@ class Cluster(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["heartbeat_at"], name="cluster_started", condition=models.Q(stopped_at=None, lost_at=None))
+            models.Index(
+                fields=["heartbeat_at"], name="cluster_started", condition=models.Q(stopped_at=None, lost_at=None)
+            )
         ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
 
     def steer(self, *, workers: int | None = None, state: DesiredState | None = None) -> bool:
         """Have the cluster keep so many workers, or run, be quiet or stop; answers whether it is still there.
@@ -76,6 +83,3 @@ class Cluster(models.Model):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_notify('dumbwaiter', 'steer')")
         return bool(moved)
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.host}"

@@ -1,8 +1,8 @@
 import time
 
 from django.conf import settings
-from django_tasks import task
 
+from tasks_app.backend import task
 from tasks_app.engine.context import RunContext
 
 STEPS = 100

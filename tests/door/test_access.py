@@ -163,7 +163,12 @@ def test_the_check_stops_the_command_line() -> None:
     environment = os.environ | {"OPEN_ACCESS": "1", "DEBUG": "1", "BIND": "0.0.0.0"}
 
     done = subprocess.run(
-        [sys.executable, "manage.py", "check"], cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "manage.py", "check"],
+        cwd=BASE_DIR,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
     assert done.returncode == 1

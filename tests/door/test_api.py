@@ -32,7 +32,12 @@ def client(mara: User) -> Client:
 def run_of(owner: User | None, status: Status, **fields: Any) -> TaskRun:
     now = timezone.now()
     return TaskRun.objects.create(
-        task_path="tasks_app.tasks.practice.create_task", owner=owner, status=status, enqueued_at=now, run_after=now, **fields
+        task_path="tasks_app.tasks.practice.create_task",
+        owner=owner,
+        status=status,
+        enqueued_at=now,
+        run_after=now,
+        **fields,
     )
 
 
@@ -50,8 +55,9 @@ def test_post_enqueues_the_type(client: Client, mara: User, kind: int, content_t
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"null", b"[]", b"[1]", b'"1"', b"{}", b'{"kind": 1}', b'{"type": null}', b'{"type": -1}', b'{"type": 4}',
-        b'{"type": 1.0}', b'{"type": 1.5}', b'{"type": "1"}', b'{"type": true}', b'{"type": false}', b'{"type": [1]}',
+        b"", b"{", b"null", b"[]", b"[1]", b'"1"', b"{}", b'{"kind": 1}', b'{"type": null}', b'{"type": -1}',
+        b'{"type": 4}', b'{"type": 1.0}',
+        b'{"type": 1.5}', b'{"type": "1"}', b'{"type": true}', b'{"type": false}', b'{"type": [1]}',
         b'{"type": 1e999}', b'{"type": NaN}', b'{"type": ' + b"9" * 5000 + b"}", b"\xff\xfe\x00", b"[" * 100_000,
         b'{"type": 1, "x": "' + b"x" * 3_000_000 + b'"}', b"type=1",
     ],

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -185,7 +186,7 @@ def test_a_stop_gives_a_long_run_back_uncharged_and_ends_all_that_it_forked(
     cluster = qcluster(STOP_GRACE_SECONDS=0.2)
     gate = tmp_path / "pid"
     run = running(outcomes.forks_and_waits.enqueue(str(gate)))
-    child = int(wait_until(lambda: gate.exists() and gate.read_text()))  # type: ignore[arg-type]
+    child = int(wait_until(lambda: gate.exists() and gate.read_text()))
 
     assert cluster.stop(signal.SIGTERM) == 0
 
@@ -292,7 +293,7 @@ def test_takes_only_its_own_queue_in_order_of_priority(qcluster: ClusterFactory)
 
 def test_a_scheduled_run_starts_at_its_moment(qcluster: ClusterFactory) -> None:
     qcluster()
-    result = outcomes.succeeds.using(run_after=timezone.now() + timezone.timedelta(seconds=1.3)).enqueue()
+    result = outcomes.succeeds.using(run_after=timezone.now() + timedelta(seconds=1.3)).enqueue()
 
     run = finished(result)
     assert run.started_at and 0 <= (run.started_at - run.run_after).total_seconds() < 0.5

@@ -13,7 +13,9 @@ def formatted(message: str, *arguments: Any, exc_info: Any = None) -> str:
     return LineFormatter().format(logging.LogRecord("x", logging.INFO, "", 0, message, arguments, exc_info))
 
 
-@pytest.mark.parametrize("sneaky", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029", "\x1b[2J", "\u202e", "\x00", "\ud800"])
+@pytest.mark.parametrize(
+    "sneaky", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029", "\x1b[2J", "\u202e", "\x00", "\ud800"]
+)
 def test_control_characters_are_written_as_escapes(sneaky: str) -> None:
     line = formatted("run %s", f"a{sneaky}b")
 

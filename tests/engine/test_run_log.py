@@ -32,7 +32,9 @@ def test_lines_are_there_while_the_task_runs_and_complete_at_its_end(qcluster: C
     assert done.started_at <= lines[0].at <= lines[4].at <= done.finished_at
 
 
-def test_a_talkative_run_is_truncated_visibly_and_the_next_begins_anew(qcluster: ClusterFactory, tmp_path: Path) -> None:
+def test_a_talkative_run_is_truncated_visibly_and_the_next_begins_anew(
+    qcluster: ClusterFactory, tmp_path: Path
+) -> None:
     qcluster(WORKERS=1)
     gate = tmp_path / "gate"
     gate.touch()
