@@ -92,7 +92,9 @@ DATABASE_URL = text("DATABASE_URL") or embedded.url(VAR_DIR / "postgres")
 try:
     database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
 except ValueError:  # its message would show the password
-    raise ImproperlyConfigured("DATABASE_URL cannot be read: write postgresql://user:password@host:5432/name.") from None
+    raise ImproperlyConfigured(
+        "DATABASE_URL cannot be read: write postgresql://user:password@host:5432/name."
+    ) from None
 DATABASES = {"default": {**database, "TEST": {"NAME": text("TEST_DATABASE_NAME") or None}}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -1,0 +1,28 @@
+"""The web server's settings: `gunicorn -c config/gunicorn.py config.wsgi`."""
+
+from pathlib import Path
+
+from config.env import flag, number, text
+
+host = text("BIND", "127.0.0.1")
+bind = f"[{host}]:{number('PORT', 8000, least=1)}" if ":" in host else f"{host}:{number('PORT', 8000, least=1)}"
+proc_name = "dumbwaiter"
+
+# A worker process for what computes, threads for what waits for the database.
+worker_class = "gthread"
+workers = number("WEB_WORKERS", 2, least=1)
+threads = number("WEB_THREADS", 4, least=1)
+
+# How long open requests may go on after SIGTERM: less than whoever stops us waits before SIGKILL.
+graceful_timeout = 8
+timeout = 60
+# Behind a proxy that keeps its connections open a short keep-alive would race with its next request.
+keepalive = 5
+
+accesslog = "-" if flag("ACCESS_LOG") else None
+errorlog = "-"
+
+# By default it would be made in the home folder of whoever starts us, and nobody here talks to it.
+control_socket_disable = True
+# Each worker shows that it lives by touching a file; on a disk, a slow one could block it into being killed.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
