@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 LOCAL := DEBUG=1 SECRET_KEY=only-for-checks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt clean install venv
+.PHONY: help run test bench lint fmt clean install venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ run: $(VENV)/.run-installed ## database, web and worker in this terminal (PORT=8
 
 test: $(VENV)/.test-installed ## the whole test suite (ARGS="-k name -x")
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.run-installed bench/.venv/.installed ## speed beside the alternatives (ONLY=dumbwaiter,celery ROUNDS= TASKS= ROWS=)
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(TASKS),--tasks $(TASKS)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 install: $(VENV)/.test-installed ## .venv with everything for development, and nothing else
 
@@ -51,6 +55,10 @@ $(VENV)/.test-installed: requirements-dev.txt requirements.txt constraints.txt |
 	@echo "Installing requirements-dev.txt into $(VENV) ..."
 	@$(PIP) --requirement requirements-dev.txt
 	@touch $(VENV)/.run-installed $@
+
+bench/.venv/.installed: bench/requirements.txt | venv
+	@echo "Installing bench/requirements.txt into bench/.venv ..."
+	@$(BIN)/python -m bench.install
 
 venv:
 	@if $(BIN)/python -c '$(OLD_ENOUGH)' >/dev/null 2>&1; then exit 0; fi; \

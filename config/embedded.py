@@ -77,7 +77,8 @@ def hold(data_dir: Path) -> Iterator[str]:
         yield found
     finally:
         if os.getpid() == mine:  # a forked child shares the lock, and is not the one who gives it back
-            with _signals_wait():
+            # Whoever deletes the folder under a running server has ended it as well: it sees that by itself.
+            with _signals_wait(), suppress(FileNotFoundError):
                 _leave(data_dir, users)
         os.close(users)
 

@@ -234,3 +234,12 @@ def leaves_a_transaction_open(name: str) -> None:
 def plain(number: int) -> int:
     """Not a Django task: what Django-Q2's async_task also takes."""
     return number * 2
+
+
+@task
+def writes_ledger(path: str, number: int, seconds: float = 0.0) -> int:
+    """Leaves a line for each execution, in one write, where neither the queue nor its database can lose it."""
+    with open(path, "a") as ledger:
+        ledger.write(f"{number}\n")
+    time.sleep(seconds)
+    return number

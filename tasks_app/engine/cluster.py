@@ -21,6 +21,8 @@ from tasks_app.models.cluster import MOST_WORKERS
 
 logger = logging.getLogger("dumbwaiter.cluster")
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 RESTARTS = (5, 60.0)
 """A sentinel that dies so many times within so many seconds is not started again."""
 
@@ -29,16 +31,16 @@ class Cluster(StockCluster):
     """The main process: it starts the sentinel, starts another should that die, and passes on the wish to stop."""
 
     def __init__(self, name: str | None = None, queues: Sequence[str] | None = None) -> None:
+        self.wishes = 0
+        """How often somebody asked to stop: the second time means now."""
+        self.channel: process.Channel | None = None
         super().__init__()
         self.queue = name or Conf.CLUSTER_NAME
         self.queues = list(queues or [self.queue])
-        self.signals = process.SignalPipe(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        self.signals = process.SignalPipe(*STOP_SIGNALS, signal.SIGCHLD)
         # A cluster may be asked to grow while it runs; unused slots cost no memory.
         self.slots = Slots(max(settings.WORKERS, MOST_WORKERS))
-        self.channel: process.Channel | None = None
         self.sentinel_pid = 0
-        self.wishes = 0
-        """How often somebody asked to stop: the second time means now."""
         self.deaths: list[float] = []
 
     @property
@@ -67,7 +69,7 @@ class Cluster(StockCluster):
             while True:
                 selector.select(0.05 if until_ready else None)
                 for number in self.signals.read():
-                    if number in (signal.SIGTERM, signal.SIGINT):
+                    if number in STOP_SIGNALS:
                         self.stop()
                 if until_ready and self.channel and sentinel.READY in (self.channel.heard() or b""):
                     return 0

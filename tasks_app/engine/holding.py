@@ -81,16 +81,24 @@ class Holding:
                 del self.done[: len(done)]
             return [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
 
-    def make_storable(self, error: psycopg.DataError) -> None:
-        """The database can never take one of the outcomes, and does not say which: each result becomes its failure.
+    def settle_singly(self, connection: Connection) -> None:
+        """The database can never take one of the outcomes, and does not say which: that one becomes a failure.
 
-        `jsonable` refuses all that is known to be refused by PostgreSQL, so this is the net below it.
+        `jsonable` refuses all that is known to be refused by PostgreSQL, so this is the net below it. Raises
+        `psycopg.Error` other than `DataError`.
         """
-        said = error.diag.message_primary or str(error)
-        for _, outcome in self.done:
-            if outcome.status == Status.SUCCESSFUL:
-                outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
-            outcome.progress = None
+        with self.settling:
+            while self.done:
+                run, outcome = self.done[0]
+                try:
+                    taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
+                except psycopg.DataError as error:
+                    said = error.diag.message_primary or str(error)
+                    outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
+                    outcome.progress = None
+                    taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
+                self._tell(connection, run, outcome, taken=taken is not None)
+                del self.done[0]
 
     def _columns(self, lines: list[Line]) -> dict[str, object]:
         return {

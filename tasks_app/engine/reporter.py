@@ -117,4 +117,5 @@ class Reporter(threading.Thread):
             return False
         except psycopg.Error:
             logger.exception("The progress of run %s cannot be written.", run.id)
+            self._disconnect()
         return True

@@ -119,7 +119,7 @@ class Worker:
 
     def _settle_and_claim(self) -> bool:
         """Raises `psycopg.Error` with nothing lost: what is not settled stays until the database has it."""
-        if self._connection is None or self._connection.closed:
+        if self._connection is None:
             self._connection = self._reconnect()
         self._adapt()
         runs: list[ClaimedRun] = []
@@ -200,15 +200,25 @@ class Worker:
 
     def _put_up_with(self, error: psycopg.Error) -> None:
         """Wait and let the loop try again; an outcome that the database can never take becomes one that it can."""
-        if self.holding.done and isinstance(error, psycopg.DataError):
-            self.holding.make_storable(error)
-            return
+        self._hang_up()
+        if isinstance(error, psycopg.DataError) and self.holding.done:
+            try:
+                self._connection = self._reconnect()
+                self.holding.settle_singly(self._connection)
+                return
+            except psycopg.Error as another:
+                error = another
+                self._hang_up()
         if self._pause == 0:
             logger.warning("worker %d: the database takes nothing, trying again: %s", self.number, error)
-        if self._connection is not None and self._connection.broken:
-            self._connection.close()
         self._pause = min(max(self._pause * 2, PATIENCE[0]), PATIENCE[1])
         self._listen(self._pause)
+
+    def _hang_up(self) -> None:
+        """After any error: a pipeline cut short leaves psycopg and the server at odds about what is prepared."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _recovered(self) -> None:
         if self._pause:

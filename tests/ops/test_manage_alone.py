@@ -67,8 +67,7 @@ def test_a_killed_qcluster_does_not_keep_the_next_from_starting(checkout: Checko
     checkout.wait_until_quiet()
 
 
-@pytest.mark.parametrize("options", [[], ["--noreload"]])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("options", "signum"), [([], signal.SIGTERM), (["--noreload"], signal.SIGINT)])
 def test_runserver_alone(checkout: Checkout, options: list[str], signum: signal.Signals) -> None:
     port = free_port()
     server = checkout.manage("runserver", f"127.0.0.1:{port}", *options)
