@@ -39,12 +39,13 @@ class Server:
         command = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
         subprocess.run(command, cwd=BASE_DIR, env=self.environment(), check=True, timeout=120)
 
-    def qcluster(self, **environment: object) -> RunningProcess:
+    def qcluster(self, *, wait: bool = True, **environment: object) -> RunningProcess:
         command = [sys.executable, "manage.py", "qcluster"]
         output = self.folder / f"qcluster-{len(self.clusters)}.txt"
         cluster = RunningProcess(command, output, self.environment(**environment))
         self.clusters.append(cluster)
-        cluster.wait_for_output(READY)
+        if wait:
+            cluster.wait_for_output(READY)
         return cluster
 
     def connect(self) -> psycopg.Connection[dict[str, Any]]:

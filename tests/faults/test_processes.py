@@ -1,0 +1,125 @@
+"""Processes of a cluster killed under load: every run ends, and each second execution has its recorded loss."""
+
+import os
+import random
+import signal
+from collections import Counter
+
+import psutil
+import pytest
+
+from tests.faults.conftest import Server, members
+from tests.waiting import wait_until
+
+COUNT = 200
+
+
+def assert_every_second_execution_is_explained(server: Server, count: int) -> None:
+    """One execution for the success, and at most one more for each attempt that is recorded as lost."""
+    executions = server.executions()
+    runs = server.runs()
+    assert len(runs) == count
+    for run in runs:
+        number = run["args"][1]
+        lost = [entry for entry in run["attempts"] if entry["reason"] == "worker_lost"]
+        assert run["status"] in {"SUCCESSFUL", "FAILED"}
+        if run["status"] == "FAILED":
+            assert (run["failure"], len(lost)) == ("worker_lost", run["max_attempts"])
+        assert run["attempt"] == len(lost) + (run["status"] == "SUCCESSFUL")
+        assert executions[number] <= run["attempt"]
+        assert executions[number] >= (run["status"] == "SUCCESSFUL")
+
+
+def test_each_idle_worker_killed_in_turn_twenty_times(server: Server) -> None:
+    cluster = server.qcluster(WORKERS=2)
+
+    for turn in range(20):
+        idle = wait_until(lambda: members(cluster, "worker idle"), what="an idle worker")
+        idle[turn % len(idle)].kill()
+
+    server.enqueue(10)
+    server.wait_until_all_final()
+    assert server.executions() == Counter(range(10))
+    assert {run["attempt"] for run in server.runs()} == {1}
+
+
+def test_busy_workers_killed_again_and_again(server: Server) -> None:
+    cluster = server.qcluster(WORKERS=2)
+    server.enqueue(COUNT, seconds=0.02)
+    choice = random.Random(1)
+
+    for done in range(0, COUNT * 3 // 4, COUNT // 10):
+        wait_until(lambda done=done: len(server.executions()) >= done, what=f"{done} executions")  # type: ignore[misc]
+        choice.choice(wait_until(lambda: members(cluster, "worker writes_ledger"), what="a busy worker")).kill()
+
+    server.wait_until_all_final()
+    assert_every_second_execution_is_explained(server, COUNT)
+
+
+def test_the_sentinel_killed_under_load(server: Server) -> None:
+    cluster = server.qcluster(WORKERS=2)
+    server.enqueue(COUNT, seconds=0.02)
+
+    for done in (10, 60, 110):
+        wait_until(lambda done=done: len(server.executions()) >= done, what=f"{done} executions")  # type: ignore[misc]
+        wait_until(lambda: members(cluster, "sentinel"), what="the sentinel")[0].kill()
+
+    server.wait_until_all_final()
+    assert_every_second_execution_is_explained(server, COUNT)
+
+
+def test_everything_killed_at_once_is_rescued_by_another_cluster(server: Server) -> None:
+    """As when a host loses its power: nobody is left to give anything back."""
+    gone = server.qcluster(WORKERS=2, LOST_AFTER_SECONDS=2)
+    server.enqueue(COUNT, seconds=0.02)
+    wait_until(lambda: len(server.executions()) > 10, what="some executions")
+
+    for member in gone.members():
+        member.suspend()  # so that none of them sees another go
+    for member in gone.members():
+        member.kill()
+    server.qcluster(WORKERS=2, LOST_AFTER_SECONDS=2)
+
+    server.wait_until_all_final()
+    assert_every_second_execution_is_explained(server, COUNT)
+
+
+def test_a_sigterm_during_the_start_leaves_nothing(server: Server) -> None:
+    for moment in ("qcluster default main", "qcluster default sentinel", "is ready"):
+        cluster = server.qcluster(wait=False, WORKERS=4)
+        if moment == "is ready":
+            cluster.wait_for_output(moment)
+        else:
+            wait_until(lambda: members(cluster, moment) or cluster.process.poll() is not None)  # noqa: B023
+        os.kill(cluster.pid, signal.SIGTERM)
+        assert cluster.wait() == 0
+        assert not cluster.members()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_with_a_sixty_second_task_is_bounded(server: Server, signum: signal.Signals) -> None:
+    cluster = server.qcluster(WORKERS=2, STOP_GRACE_SECONDS=0.5)
+    server.enqueue(2, seconds=60)
+    wait_until(lambda: len(server.executions()) == 2, what="two executions")
+
+    assert cluster.stop(signum, seconds=10) == 0
+
+    assert not cluster.members()
+    assert {(run["status"], run["attempt"], run["claimed_by"]) for run in server.runs()} == {("READY", 0, None)}
+
+
+def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> None:
+    """Its batch goes back as it was; only the run at hand, and those whose results went with it, are losses."""
+    cluster = server.qcluster(WORKERS=1)
+    server.enqueue(2_000)
+    wait_until(lambda: len(server.executions()) > 200, what="full batches")
+    worker = members(cluster, "worker")[0]
+    worker.suspend()
+    worker.kill()
+
+    server.wait_until_all_final()
+    charged = [run for run in server.runs() if run["attempts"]]
+    assert_every_second_execution_is_explained(server, 2_000)
+    assert len(charged) <= 100
+    assert all(server.executions()[run["args"][1]] >= 1 for run in charged)
+    assert psutil.pid_exists(cluster.pid)
