@@ -75,7 +75,8 @@ def has_token(request: HttpRequest) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         return False
-    return any([constant_time_compare(given.strip(), token) for token in settings.API_TOKENS])
+    # A list, not a generator: all tokens are compared, so that the time tells nothing.
+    return any([constant_time_compare(given.strip(), token) for token in settings.API_TOKENS])  # noqa: C419
 
 
 @door("POST")

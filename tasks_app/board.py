@@ -33,7 +33,10 @@ PREVIEW = 2_000
 SEEN = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})")
 
 # What tells whether a row looks different: read for all of them at each poll.
-LIGHT = ("task_path", "queue_name", "status", "claimed_by", "attempt", "progress", "run_after", "enqueued_at")
+LIGHT = (
+    *("task_path", "queue_name", "status", "claimed_by", "attempt", "progress", "run_after", "enqueued_at"),
+    "cancel_requested_at",
+)
 HEAVY = ("args", "kwargs", "return_value")
 
 
@@ -52,7 +55,10 @@ class Row:
     def version(self) -> str:
         """Another text whenever the row would look different, the ticking of times apart."""
         run = self.run
-        looks = (run.status, run.claimed_by, run.attempt, run.progress, run.run_after, self.ahead, self.is_due, self.is_served)
+        looks = (
+            *(run.status, run.claimed_by, run.attempt, run.progress, run.run_after, run.cancel_requested_at),
+            *(self.ahead, self.is_due, self.is_served),
+        )
         return blake2b(repr(looks).encode(), digest_size=4).hexdigest()
 
     @property
@@ -150,10 +156,11 @@ def loaded(preview: str | None) -> Any:
         return Cut(preview)
 
 
-def rows_of(runs: Sequence[TaskRun], now: datetime, served: Container[str]) -> list[Row]:
+def rows_of(runs: Iterable[TaskRun], now: datetime, served: Container[str]) -> list[Row]:
     """The runs as rows, with the place in line of those that wait; `served` are the queues with a live worker."""
+    runs = list(runs)
     in_line = {run.queue_name for run in runs if run.status == Status.READY and not run.claimed_by}
-    places = {id: place for queue in in_line for place, id in enumerate(line(queue, now))}
+    places = {pk: place for queue in in_line for place, pk in enumerate(line(queue, now))}
     return [Row(run, now, places.get(run.pk), run.queue_name in served) for run in runs]
 
 
@@ -217,7 +224,10 @@ class Board:
     def changes(self, seen: Iterable[str], health: str) -> Changes:
         """What is news to a page that shows these rows (each `short id-version`) and this version of the health."""
         shown = {match[1]: match[2] for text in list(seen)[: 2 * ROWS] if (match := SEEN.fullmatch(text))}
-        news = {row.run.pk: row for row in with_previews([row for row in self.rows if shown.get(row.run.short_id) != row.version])}
+        news = {
+            row.run.pk: row
+            for row in with_previews([row for row in self.rows if shown.get(row.run.short_id) != row.version])
+        }
         inserted: list[Inserted] = []
         replaced: list[Row] = []
         above: str | None = None

@@ -17,7 +17,9 @@ def check_open_access(app_configs: Any = None, **kwargs: Any) -> list[checks.Che
         return []
     errors: list[checks.CheckMessage] = []
     if not settings.DEBUG:
-        errors.append(checks.Error("OPEN_ACCESS=1 lets everyone in; it is refused without DEBUG=1.", id="dumbwaiter.E001"))
+        errors.append(
+            checks.Error("OPEN_ACCESS=1 lets everyone in; it is refused without DEBUG=1.", id="dumbwaiter.E001")
+        )
     if not is_loopback(settings.BIND):
         errors.append(
             checks.Error(
@@ -39,7 +41,9 @@ def check_database_is_postgres() -> list[checks.CheckMessage]:
 def check_no_pool(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Django's psycopg pool runs threads, which do not survive the fork of a worker."""
     if connections[DEFAULT_DB_ALIAS].settings_dict.get("OPTIONS", {}).get("pool"):
-        return [checks.Error("The option `pool` of the database cannot be used: workers are forked.", id="dumbwaiter.E004")]
+        return [
+            checks.Error("The option `pool` of the database cannot be used: workers are forked.", id="dumbwaiter.E004")
+        ]
     return []
 
 

@@ -10,7 +10,7 @@ from tasks_app.board import rows_of
 from tasks_app.clock import database_now
 from tasks_app.files import RunFile, files_of, told
 from tasks_app.health import served_queues
-from tasks_app.life import Life, why
+from tasks_app.life import Life, has_failed, why
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import Attempt
 
@@ -43,6 +43,8 @@ class Portrait:
         """How much the reason weighs: the modifier of its banner, none where the rest of the page says it all."""
         if self.run.status == Status.FAILED:
             return "failed"
+        if self.run.status == Status.RUNNING:
+            return "plain" if self.run.cancel_requested_at else ""
         if self.run.status == Status.READY:
             return "lost" if self.why[0].startswith("No live worker") else "live"
         return "plain" if self.run.status == Status.CANCELLED else ""
@@ -56,7 +58,7 @@ class Portrait:
     @property
     def earlier_tries(self) -> list[Attempt]:
         """The attempts that did not succeed, without the one that has a card of its own."""
-        return [attempt for attempt in self.life.tries if attempt.reason and attempt != self.last_try]
+        return [attempt for attempt in self.life.tries if has_failed(attempt) and attempt != self.last_try]
 
     @property
     def files_told(self) -> str:

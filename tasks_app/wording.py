@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from django.utils import timezone
@@ -26,7 +27,7 @@ def duration(length: timedelta | float | None) -> str:
 def elapsed(length: timedelta | float) -> str:
     """A length of time that still grows or shrinks, in whole seconds: `18 s`, `2 min 31 s`."""
     seconds = whole_seconds(length)
-    for (size, unit), (smaller, smaller_unit) in zip(UNITS, UNITS[1:], strict=False):
+    for (size, unit), (smaller, smaller_unit) in pairwise(UNITS):
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // smaller} {smaller_unit}"
     return f"{seconds} s"
@@ -131,5 +132,5 @@ def pretty(value: Any) -> str:
     """A value as indented JSON."""
     try:
         return json.dumps(value, ensure_ascii=False, indent=2)
-    except RecursionError:  # kept by the C encoder; only the indenting one gives up so early
-        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "Nested too deep to be shown."

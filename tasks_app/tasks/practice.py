@@ -9,7 +9,7 @@ STEPS = 100
 
 
 @task(takes_context=True)
-def create_task(context: RunContext, type: int) -> bool:
+def create_task(context: RunContext, type: int) -> bool:  # noqa: A002  the name that clients know
     """Work for `type` x PRACTICE_UNIT_SECONDS seconds, telling the progress, and answer true."""
     total = type * settings.PRACTICE_UNIT_SECONDS
     began = time.monotonic()

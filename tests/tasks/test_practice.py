@@ -9,7 +9,6 @@ import pytest
 from tasks_app.engine.context import RunContext
 from tasks_app.tasks import create_task
 
-
 call: Callable[[RunContext, int], bool] = cast(Any, create_task.call)
 """As a worker does it; the type of `call` leaves out the context that it has to be given."""
 
