@@ -6,6 +6,8 @@ import signal
 import sys
 from types import FrameType
 
+from django.core.exceptions import ImproperlyConfigured
+
 from config import embedded, local
 from config.env import text
 
@@ -44,7 +46,10 @@ def main() -> None:
 def run() -> None:
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
 
 
 def needs_database(arguments: list[str]) -> bool:

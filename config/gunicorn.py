@@ -1,5 +1,6 @@
 """The web server's settings: `gunicorn -c config/gunicorn.py config.wsgi`."""
 
+import sys
 from pathlib import Path
 
 from config.env import flag, number, text
@@ -12,6 +13,20 @@ proc_name = "dumbwaiter"
 worker_class = "gthread"
 workers = number("WEB_WORKERS", 2, least=1)
 threads = number("WEB_THREADS", 4, least=1)
+
+
+def on_starting(server: object) -> None:
+    """Refuse to serve with settings that a system check calls an error, such as open access for everybody."""
+    import os
+
+    import django
+    from django.core.checks import Tags, run_checks
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    if errors := [problem for problem in run_checks(tags=[Tags.security, "dumbwaiter"]) if problem.is_serious()]:
+        sys.exit("\n".join(problem.msg for problem in errors))
+
 
 # How long open requests may go on after SIGTERM: less than whoever stops us waits before SIGKILL.
 graceful_timeout = 8

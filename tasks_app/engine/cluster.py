@@ -30,7 +30,7 @@ RESTARTS = (5, 60.0)
 class Cluster(StockCluster):
     """The main process: it starts the sentinel, starts another should that die, and passes on the wish to stop."""
 
-    def __init__(self, name: str | None = None, queues: Sequence[str] | None = None) -> None:
+    def __init__(self, name: str | None = None, queues: Sequence[str] | None = None, once: bool = False) -> None:
         self.wishes = 0
         """How often somebody asked to stop: the second time means now."""
         self.channel: process.Channel | None = None
@@ -42,6 +42,8 @@ class Cluster(StockCluster):
         self.slots = Slots(max(settings.WORKERS, MOST_WORKERS))
         self.sentinel_pid = 0
         self.deaths: list[float] = []
+        self.once = once
+        """Do the work that is there, then stop."""
 
     @property
     def name(self) -> str:
@@ -62,17 +64,15 @@ class Cluster(StockCluster):
         self.channel.say(sentinel.STOP if self.wishes == 1 else sentinel.STOP_NOW)
         return True
 
-    def wait(self, until_ready: bool = False) -> int:
-        """Guard the sentinel until it has ended (or until its workers are there); returns an exit code."""
+    def wait(self) -> int:
+        """Guard the sentinel until it has ended; returns an exit code."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.signals, selectors.EVENT_READ)
             while True:
-                selector.select(0.05 if until_ready else None)
+                selector.select()
                 for number in self.signals.read():
                     if number in STOP_SIGNALS:
                         self.stop()
-                if until_ready and self.channel and sentinel.READY in (self.channel.heard() or b""):
-                    return 0
                 code = self._reap()
                 if code is not None:
                     return code
@@ -87,7 +87,9 @@ class Cluster(StockCluster):
                 os.setpgid(0, 0)  # Ctrl-C and signals to the whole group reach the main process alone
                 ours.close()
                 self.signals.close()
-                sentinel.Sentinel(self.cluster_id, self.queue, self.queues, settings.WORKERS, self.slots, theirs).run()
+                sentinel.Sentinel(
+                    self.cluster_id, self.queue, self.queues, settings.WORKERS, self.slots, theirs, self.once
+                ).run()
                 code = 0
             except BaseException:
                 logger.exception("the sentinel ended by an error of its own")

@@ -82,6 +82,11 @@ class Pool:
     def busy(self) -> int:
         return sum(child.slot.at_hand is not None for child in self.children.values())
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Every worker has looked for work and found none."""
+        return not self.work_ahead and all(child.idle for child in self.children.values()) and bool(self.children)
+
     def next_moment(self) -> float:
         """When `look_after` has something to do without anybody saying so, by the monotonic clock."""
         moments = [child.cancelling[1] for child in self.children.values() if child.cancelling]

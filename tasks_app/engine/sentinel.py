@@ -21,13 +21,11 @@ from tasks_app.models.cluster import HEARTBEAT_SECONDS, DesiredState
 
 logger = logging.getLogger("dumbwaiter.sentinel")
 
-# What a sentinel and the main process say to each other, one byte each.
-READY = b"r"
-"""Sentinel: the workers are there."""
+# What the main process says to its sentinel, one byte each.
 STOP = b"s"
-"""Main: stop, with grace."""
+"""Stop, with grace."""
 STOP_NOW = b"k"
-"""Main: stop without grace."""
+"""Stop without grace."""
 
 LOOK_AROUND_SECONDS = 5.0
 """Between looks at the heartbeats of the other clusters."""
@@ -37,7 +35,14 @@ class Sentinel:
     """A loop that waits for whatever comes first: a signal, a word of a worker, a NOTIFY, a moment."""
 
     def __init__(
-        self, cluster_id: uuid.UUID, name: str, queues: Sequence[str], workers: int, slots: Slots, main: process.Channel
+        self,
+        cluster_id: uuid.UUID,
+        name: str,
+        queues: Sequence[str],
+        workers: int,
+        slots: Slots,
+        main: process.Channel,
+        once: bool = False,
     ) -> None:
         self.name, self.slots, self.main = name, slots, main
         self.host = socket.gethostname()
@@ -53,6 +58,7 @@ class Sentinel:
         self.due_at = float("inf")
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
+        self.once = once
 
     def run(self) -> None:
         """Guard the workers until told to stop, then stop them, give back what they held and sign off."""
@@ -68,7 +74,6 @@ class Sentinel:
             "cluster %s is ready: %d workers on %s take from %s",
             self.name, self.pool.size, self.host, ", ".join(self.pool.queues),
         )  # fmt: skip
-        self.main.say(READY)
         while not self._finished():
             for key, _ in self.selector.select(self._time_to_next()):
                 if isinstance(key.data, Child):
@@ -77,6 +82,8 @@ class Sentinel:
             self.lost += self.pool.look_after()
             self._talk_to_database()
             self.pool.wake()
+            if self.once and self.pool.is_at_rest:
+                self._stop()
         self.link.sign_off()
         logger.info("cluster %s has stopped", self.name)
 

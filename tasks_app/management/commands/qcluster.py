@@ -16,7 +16,7 @@ class Command(BaseCommand):
     requires_system_checks = (OURS,)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--run-once", action="store_true", help="Stop after the work at hand.")
+        parser.add_argument("--run-once", action="store_true", help="Do the work that is there, then stop.")
         parser.add_argument("-n", "--name", help="Another name than the one in Q_CLUSTER; its queue has the same name.")
         parser.add_argument("--queues", help="Queues to take from, in this order: default,images")
 
@@ -25,11 +25,8 @@ class Command(BaseCommand):
 
         self.check_database()
         queues = [queue.strip() for queue in (options["queues"] or "").split(",") if queue.strip()]
-        cluster = Cluster(options["name"], queues)
+        cluster = Cluster(options["name"], queues, once=options["run_once"])
         cluster.start()
-        if options["run_once"]:
-            cluster.wait(until_ready=True)
-            cluster.stop()
         if code := cluster.wait():
             sys.exit(code)
 
