@@ -1,0 +1,206 @@
+// What pages cannot do without a script: keep times true between two answers, copy, close menus, pause and tell when
+// the server is silent. Everything else is htmx, and every form works without either.
+"use strict";
+
+(() => {
+  const $ = (selector, within = document) => within.querySelector(selector);
+  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // Times. The server's clock counts, not this machine's: each answer tells it as `data-now`.
+
+  let ahead = null;
+  let lastTold = null;
+
+  function readClock() {
+    const told = $("[data-now]")?.dataset.now;
+    if (!told || told === lastTold) return;
+    lastTold = told;
+    // An answer is some way old when it is read. The youngest of all tells best, unless a clock was set anew.
+    const found = Date.parse(told) - Date.now();
+    if (ahead === null || found > ahead || ahead - found > 30000) ahead = found;
+  }
+
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+  function elapsed(seconds) {
+    for (let i = 0; i < units.length - 1; i++) {
+      const [size, unit] = units[i];
+      const [smaller, smallerUnit] = units[i + 1];
+      if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ${Math.floor((seconds % size) / smaller)} ${smallerUnit}`;
+    }
+    return `${seconds} s`;
+  }
+
+  function ago(seconds) {
+    if (seconds < 1) return "just now";
+    const [size, unit] = units.find(([size]) => seconds >= size);
+    return `${Math.floor(seconds / size)} ${unit} ago`;
+  }
+
+  function tick() {
+    const now = Date.now() + ahead;
+    for (const time of $$("time[data-tick]")) {
+      if (time.closest(".is-stale")) continue;
+      const kind = time.dataset.tick;
+      const since = Math.floor((now - Date.parse(time.dateTime)) / 1000);
+      const seconds = Math.max(0, kind === "left" ? -since : since);
+      const text = kind === "ago" ? ago(seconds) : elapsed(seconds);
+      if (time.textContent !== text) time.textContent = text;
+    }
+    tellRetry();
+  }
+
+  // Polls. Paused while nobody looks; slower and slower while the server is silent, and said so.
+
+  const firstPause = 2;
+  const longestPause = 15;
+  let failures = 0;
+  let nextTry = 0;
+
+  // Of the element that asked, which may have been replaced by the answer.
+  const asker = (event) => event.detail.requestConfig?.elt ?? event.detail.elt;
+  const isPoll = (element) => element.hasAttribute("data-poll");
+
+  function pollNow() {
+    nextTry = 0;
+    for (const poller of $$("[data-poll]")) htmx.trigger(poller, "poll");
+  }
+
+  function stale(is) {
+    const banner = $("#stale");
+    for (const table of $$("#runs table, #run-live .split")) table.classList.toggle("is-stale", is);
+    for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--broken", is);
+    if (banner) banner.hidden = !is;
+  }
+
+  function tellRetry() {
+    const says = $("#stale-retry");
+    if (!failures || !says) return;
+    const seconds = Math.max(0, Math.ceil((nextTry - Date.now()) / 1000));
+    says.textContent = seconds ? `Trying again in ${seconds} s…` : "Trying again…";
+  }
+
+  function failed() {
+    failures += 1;
+    nextTry = Date.now() + 1000 * Math.min(longestPause, firstPause * 2 ** (failures - 1));
+    stale(true);
+    tellRetry();
+  }
+
+  function answered() {
+    failures = 0;
+    nextTry = 0;
+    stale(false);
+    readClock();
+    const stamp = $("#fresh time");
+    if (stamp) stamp.dateTime = new Date(Date.now() + ahead).toISOString();
+    tick();
+  }
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (isPoll(asker(event)) && (document.hidden || Date.now() < nextTry)) event.preventDefault();
+  });
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful) answered();
+  });
+
+  for (const trouble of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(trouble, (event) => {
+      const { status } = event.detail.xhr;
+      const silent = status === 0 || status >= 500;
+      if (silent && isPoll(asker(event))) failed();
+      const says = silent && $("[role=alert]", asker(event));
+      if (says) says.textContent = "That did not arrive: the server does not answer. Try it again in a moment.";
+    });
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) pollNow();
+  });
+
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    // A run that was sent here and found by a poll at the same time is still one row.
+    for (const row of $$("tr[id]", fragment)) {
+      const twin = document.getElementById(row.id);
+      if (twin && twin !== target) twin.remove();
+    }
+    // The poller stays in place while there is something to ask for: replaced, it could not take the answer that is on
+    // its way to it. It ends when an answer says so, unless a run was sent since that answer was written.
+    if (target.id !== "runs-poll" || !isPoll(target)) return;
+    const goesOn = $("[data-poll]", fragment) || $("#runs-rows [data-unfinished]");
+    if (goesOn) event.detail.shouldSwap = false;
+    target.dataset.now = $("[data-now]", fragment).dataset.now;
+  });
+
+  // Controls
+
+  function closeMenus(except) {
+    for (const menu of $$("details.menu[open]")) if (menu !== except) menu.open = false;
+  }
+
+  async function copy(button) {
+    const source = $(button.dataset.copy);
+    if (!source) return;
+    const text = source.textContent;
+    try {
+      // Over plain http a browser has no clipboard for scripts; the old way still works there.
+      if (navigator.clipboard) await navigator.clipboard.writeText(text);
+      else copyBySelecting(text);
+    } catch {
+      copyBySelecting(text);
+    }
+    button.classList.add("is-copied");
+    setTimeout(() => button.classList.remove("is-copied"), 1500);
+  }
+
+  function copyBySelecting(text) {
+    const area = document.createElement("textarea");
+    const focused = document.activeElement;
+    area.className = "vh";
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    focused?.focus?.();
+  }
+
+  document.addEventListener("click", (event) => {
+    // The second click of a double click is no second order.
+    if (event.detail > 1 && event.target.closest("form[hx-post] button")) {
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
+    closeMenus(event.target.closest("details.menu"));
+    const button = event.target.closest("[data-copy]");
+    if (button) copy(button);
+    if (event.target.closest("#stale-now")) {
+      event.preventDefault();
+      pollNow();
+    }
+  }, true);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const open = $("details.menu[open]");
+    closeMenus();
+    if (open) $("summary", open).focus();
+  });
+
+  // A file that is too large is not even sent.
+  document.addEventListener("change", (event) => {
+    const input = event.target;
+    if (!input.dataset?.most) return;
+    const tooLarge = [...input.files].some((file) => file.size > Number(input.dataset.most));
+    input.setCustomValidity(tooLarge ? input.dataset.tooLarge : "");
+    input.toggleAttribute("aria-invalid", tooLarge);
+    const says = $("[role=alert]", input.form);
+    if (says) says.textContent = tooLarge ? input.dataset.tooLarge : "";
+  });
+
+  readClock();
+  setInterval(tick, 1000);
+})();

@@ -1,0 +1,116 @@
+"""How pages draw icons and tell times, sizes and values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from tasks_app import wording
+
+register = template.Library()
+
+register.filter("duration", wording.duration)
+register.filter("limit", wording.limit)
+register.filter("count", wording.count)
+register.filter("size", wording.size)
+register.filter("moment", wording.moment)
+register.filter("clock_time", wording.clock_time)
+register.filter("clock_seconds", wording.clock_seconds)
+register.filter("elapsed", wording.elapsed)
+register.filter("day_or_time", wording.day_or_time)
+
+SHOWN = 50_000
+"""More characters of a value than this are not shown."""
+
+KEY = re.compile(r'^(\s*)("(?:[^"\\]|\\.)*":)', re.MULTILINE)
+
+
+@register.simple_tag
+def icon(name: str, css_class: str = "icon") -> SafeString:
+    """One drawing of `static/icons.svg`, in the colour of the text around it."""
+    drawing = f"{static('icons.svg')}#{name}"
+    return format_html('<svg class="{}" aria-hidden="true"><use href="{}"/></svg>', css_class, drawing)
+
+
+@register.simple_tag
+def logo() -> SafeString:
+    return icon("dumbwaiter", "")
+
+
+@register.simple_tag(takes_context=True)
+def ticking(context: template.Context, at: datetime, kind: str) -> SafeString:
+    """A time that the page's script keeps true between two answers: `elapsed` and `ago` since a moment, `left` to it.
+
+    Without a script it stays as it was at the context's `now`. The absolute time stands in the tooltip.
+    """
+    now: datetime = context["now"]
+    length = at - now if kind == "left" else now - at
+    text = wording.ago(length) if kind == "ago" else wording.elapsed(length)
+    return format_html(
+        '<time datetime="{}" data-tick="{}" title="{}">{}</time>', at.isoformat(), kind, wording.moment(at), text
+    )
+
+
+@register.simple_tag
+def at_time(at: datetime) -> SafeString:
+    """The time of day, with the whole date in the tooltip."""
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', at.isoformat(), wording.moment(at), wording.clock_time(at)
+    )
+
+
+@register.filter
+def pretty_json(value: Any) -> SafeString:
+    """A value as indented JSON with its keys set back; the end of a huge one is left out."""
+    text = wording.pretty(value)[:SHOWN]
+    parts: list[SafeString] = []
+    end = 0
+    for match in KEY.finditer(text):
+        parts += [escape(text[end : match.start(2)]), format_html('<span class="k">{}</span>', match[2])]
+        end = match.end()
+    return mark_safe("".join([*parts, escape(text[end:])]))  # noqa: S308 - every part is escaped above
+
+
+@register.filter
+def left_out(value: Any) -> str:
+    """What `pretty_json` does not show, as a size; empty when it shows all."""
+    length = len(wording.pretty(value))
+    return wording.size(length - SHOWN) if length > SHOWN else ""
+
+
+@register.filter
+def arguments_of(run: Any) -> Any:
+    """What a run was called with: a mapping where all were named, as they mostly are."""
+    if run.args and run.kwargs:
+        return {"args": run.args, "kwargs": run.kwargs}
+    return run.args or run.kwargs
+
+
+@register.filter
+def traceback_lines(text: str) -> SafeString:
+    """A traceback in which the frames of installed libraries stand back behind those of one's own code."""
+    return format_html_join("", "{}", ((part,) for part in marked(text)))
+
+
+def marked(text: str) -> Iterator[str]:
+    own = True
+
+    def is_own(line: str) -> bool:
+        nonlocal own
+        if line.startswith('  File "'):
+            own = not re.search(r"/(?:site|dist)-packages/|/lib/python3|<frozen ", line)
+        elif not line.startswith("    "):
+            own = True
+        return own
+
+    for theirs, lines in groupby(text.splitlines(keepends=True), key=lambda line: not is_own(line)):
+        joined = "".join(lines)
+        yield format_html('<span class="k">{}</span>', joined) if theirs else joined

@@ -1,0 +1,65 @@
+"""A browser that writes down all that must not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+OpenPage = Callable[..., "Watched"]
+
+
+@dataclass
+class Watched:
+    """A page, and what it did behind one's back."""
+
+    page: Page
+    address: str
+    trouble: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        self.page.on("console", self.listen)
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("request", self.note)
+
+    def listen(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.trouble.append(message.text)
+
+    def note(self, request: Request) -> None:
+        self.requests.append(request.url)
+        if not request.url.startswith((self.address, "data:")):
+            self.trouble.append(f"asked another host: {request.url}")
+
+    @property
+    def polls(self) -> int:
+        return sum("/runs/changes/" in url or "/live/" in url for url in self.requests)
+
+    @property
+    def rows(self) -> Any:
+        return self.page.locator("#runs-rows > tr")
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[OpenPage]:
+    """Opens an address in a browser of its own; keywords are Playwright's (viewport, java_script_enabled …)."""
+    contexts = []
+
+    def open_it(address: str, **options: Any) -> Watched:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        watched = Watched(context.new_page(), address)
+        watched.watch()
+        watched.page.goto(address)
+        return watched
+
+    yield open_it
+    for context in contexts:
+        context.close()
