@@ -98,7 +98,7 @@ class ThumbnailsForm(forms.Form):
         upload = self.cleaned_data["image"]
         path = default_storage.save(f"{UPLOADS}/{uuid.uuid4()}.{self.kind.suffix}", upload)
         try:
-            return backend().enqueue_run(make_thumbnails, [], {"image": path, "filename": upload.name}, owner=owner)
+            return backend().enqueue_run(make_thumbnails, [], {"image": upload.name, "stored_as": path}, owner=owner)
         except BaseException:
             default_storage.delete(path)
             raise

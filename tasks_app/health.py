@@ -99,9 +99,7 @@ class Health:
         ]
         heard = max((cluster.heartbeat_at for cluster in clusters), default=now)
         silent = wording.whole_seconds(now - heard)
-        hour, day = now - timedelta(hours=1), now - timedelta(days=1)
-        # The day is there for the index; what waited longer than that and failed in this hour is not counted.
-        failed = TaskRun.objects.failed().filter(enqueued_at__gt=day, finished_at__gt=hour).newest()
+        failed = TaskRun.objects.failed().filter(finished_at__gt=now - timedelta(hours=1)).order_by("-finished_at")
         return cls(
             clusters=len(clusters),
             hosts=len({cluster.host for cluster in clusters}),

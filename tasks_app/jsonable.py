@@ -10,6 +10,10 @@ from django.conf import settings
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+DEEPEST = 200
+"""Levels of nesting: with many more, reading it back would end in a RecursionError somewhere."""
+
+
 class NotJSON(ValueError):
     """The value cannot be stored; the message is a sentence that says why."""
 
@@ -27,11 +31,23 @@ def to_json(value: Any, what: str) -> str:
         raise NotJSON(f"{what} is nested too deep to be stored as JSON.") from None
     except ValueError as error:
         raise NotJSON(f"{what} is not JSON: {str(error).lower()}.") from None
+    # Brackets within texts count too: this only spares the common value the walk.
+    if text.count("[") + text.count("{") > DEEPEST and is_deeper(value, DEEPEST):
+        raise NotJSON(f"{what} is nested too deep to be stored as JSON.")
     if size > settings.MAX_JSON_BYTES:
         raise NotJSON(f"{what} has {size:,} bytes as JSON, more than the {settings.MAX_JSON_BYTES:,} allowed.")
     if "\\u0000" in text and NUL.search(text):
         raise NotJSON(f"{what} holds a NUL character, which PostgreSQL cannot store.")
     return text
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """True when lists and mappings are nested in more than so many levels."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(is_deeper(inner, levels - 1) for inner in value)
 
 
 def storable(text: str, limit: int = 50_000) -> str:

@@ -105,7 +105,9 @@ class Submission:
             return plain_args, plain_kwargs, args_json, kwargs_json
         except NotJSON as error:
             raise InvalidTaskError(str(error)) from None
-        except (TypeError, ValueError, RecursionError) as error:
+        except RecursionError:
+            raise InvalidTaskError(f"The arguments of {self.task_path} are nested too deep.") from None
+        except (TypeError, ValueError) as error:
             raise InvalidTaskError(f"The arguments of {self.task_path} are not JSON: {error}.") from None
 
 

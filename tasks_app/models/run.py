@@ -178,6 +178,8 @@ class TaskRun(models.Model):
                 name="run_held",
                 condition=Q(status__in=UNFINISHED, claimed_by__isnull=False),
             ),
+            # What failed lately.
+            models.Index(fields=["-finished_at"], name="run_failed", condition=Q(status=Status.FAILED)),
             models.Index(fields=["-enqueued_at", "-id"], name="run_newest"),
             models.Index(fields=["status", "-enqueued_at", "-id"], name="run_status_newest"),
             models.Index(fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest"),

@@ -49,11 +49,14 @@ ALIASES = {"MPO": "JPEG"}
 
 
 @task(takes_context=True)
-def make_thumbnails(context: RunContext, image: str, filename: str) -> dict[str, Any]:
-    """Write the picture at storage path `image` in three sizes; answers with the files, which stand in `runs/<id>/`."""
-    content = read_upload(image)
-    picture, kind, original = decode(content, filename)
-    stem = slugify(PurePath(filename).stem)[:60].strip("-") or "picture"
+def make_thumbnails(context: RunContext, image: str, stored_as: str) -> dict[str, Any]:
+    """Write the picture called `image`, at storage path `stored_as`, in three sizes; answers with the files.
+
+    They stand in `runs/<id>/` of the storage. Raises `BadImage`.
+    """
+    content = read_upload(stored_as)
+    picture, kind, original = decode(content, image)
+    stem = slugify(PurePath(image).stem)[:60].strip("-") or "picture"
     files = []
     for done, size in enumerate(SIZES):
         context.progress(done, len(SIZES), f"writing {size} px")

@@ -24,6 +24,13 @@ class Undone(Exception):
     pass
 
 
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 def test_enqueue_stores_one_run_with_all_it_was_given() -> None:
     later = timezone.now() + timedelta(hours=1)
     task = outcomes.succeeds.using(priority=7, queue_name="images", run_after=later)
@@ -66,14 +73,22 @@ def test_a_rollback_leaves_nothing(submit: Callable[[], Any]) -> None:
         ("\ud800", "surrogate"),
         ("x" * 1_000_001, "more than the 1,000,000 allowed"),
         (b"\xff", "not JSON"),
+        (nested(201), "nested too deep"),
+        (nested(100_000), "nested too deep"),
     ],
-    ids=["object", "set", "nan", "nul", "surrogate", "large", "bytes"],
+    ids=["object", "set", "nan", "nul", "surrogate", "large", "bytes", "deep", "bottomless"],
 )
 def test_arguments_that_cannot_be_kept_are_refused_with_a_sentence(argument: Any, sentence: str) -> None:
     with pytest.raises(InvalidTaskError, match=sentence):
         outcomes.succeeds.enqueue(argument)
 
     assert not TaskRun.objects.exists()
+
+
+def test_arguments_of_some_depth_and_many_brackets_are_kept() -> None:
+    outcomes.succeeds.enqueue(nested(198), [[] for _ in range(1_000)], "[" * 1_000)
+
+    assert TaskRun.objects.get().args[0] == nested(198)
 
 
 def test_a_text_that_only_looks_like_a_nul_is_kept() -> None:

@@ -39,9 +39,9 @@ def test_a_picture_is_stored_and_its_run_enqueued(
     run = TaskRun.objects.get()
     assert (response.status_code, response["Location"]) == (302, "/")
     assert (run.task_path, run.owner) == ("tasks_app.tasks.images.make_thumbnails", mara)
-    assert run.kwargs["filename"] == "Harbour at dusk.exe"
+    assert run.kwargs["image"] == "Harbour at dusk.exe"
     (file,) = stored(settings)
-    assert str(file.relative_to(settings.MEDIA_ROOT)) == run.kwargs["image"]
+    assert str(file.relative_to(settings.MEDIA_ROOT)) == run.kwargs["stored_as"]
     assert (file.parent.name, file.suffix) == ("uploads", f".{suffix}")
     assert file.read_bytes() == content
 

@@ -39,7 +39,7 @@ class Thumbnails:
         self.told: list[dict[str, Any]] = []
         context = RunContext(task_result=Mock(id=self.run_id, attempts=1), report=self.told.append)
         path = default_storage.save("uploads/picture", ContentFile(content))
-        self.result = call(context, path, filename)
+        self.result = call(context, filename, path)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -269,9 +269,9 @@ def test_a_damaged_picture_never_fails_with_anything_else(seed: int) -> None:
 @pytest.mark.parametrize("path", ["secret.jpg", "runs/1/a.jpg", "uploads/../runs/1/a.jpg", "../x", "/etc/passwd", ""])
 def test_only_uploads_are_read(path: str) -> None:
     with pytest.raises(BadImage, match="Only an uploaded picture"):
-        call(Mock(), path, "a.jpg")
+        call(Mock(), "a.jpg", path)
 
 
 def test_an_upload_that_is_gone_says_so() -> None:
     with pytest.raises(BadImage, match="no longer there"):
-        call(Mock(), "uploads/gone.jpg", "a.jpg")
+        call(Mock(), "a.jpg", "uploads/gone.jpg")
