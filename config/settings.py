@@ -172,7 +172,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "tasks_app.engine.logs.LineFormatter"}},
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "console": {"class": "tasks_app.engine.logs.ConsoleHandler", "formatter": "line"},
         "file": {"class": "tasks_app.engine.logs.ClusterLogHandler", "filename": LOG_FILE, "formatter": "line"},
     },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},

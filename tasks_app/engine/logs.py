@@ -6,6 +6,7 @@ import time
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any, ClassVar
 
 # Everything that a terminal, an editor or a log reader may take for a new line or a command.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
@@ -58,8 +59,50 @@ class LineFormatter(logging.Formatter):
         return line
 
 
-class ClusterLogHandler(WatchedFileHandler):
-    """The log file: opened at the first line, reopened when logrotate moved it, one write a line."""
+class HeldLines:
+    """A handler whose lines can be held for a moment, to be written together: a short run costs less than its lines.
+
+    Mixed into a handler that has a stream. A warning or worse is written at once, and what was held before it.
+    """
+
+    holding: ClassVar[bool] = False
+    """For all handlers of this process; set by `hold`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.held: list[str] = []
+
+    def emit(self: Any, record: logging.LogRecord) -> None:
+        try:
+            self.held.append(self.format(record))
+            if not HeldLines.holding or record.levelno >= logging.WARNING:
+                self.write_held()
+        except OSError as error:
+            self.complain(error)
+        except Exception:
+            self.handleError(record)
+
+    def write_held(self: Any) -> None:
+        """Write what was held, in one write."""
+        with self.lock:
+            lines, self.held = self.held, []
+            if lines:
+                self.write("".join(f"{line}\n" for line in lines))
+
+    def complain(self, error: OSError) -> None:
+        """Nothing to be done: there is nowhere left to say it."""
+
+
+class ConsoleHandler(HeldLines, logging.StreamHandler):
+    """The lines on stderr."""
+
+    def write(self, text: str) -> None:
+        self.stream.write(text)
+        self.flush()
+
+
+class ClusterLogHandler(HeldLines, WatchedFileHandler):
+    """The log file: opened at the first line, reopened when logrotate moved it."""
 
     def __init__(self, filename: Path) -> None:
         super().__init__(filename, encoding="utf-8", errors="backslashreplace", delay=True)
@@ -69,10 +112,32 @@ class ClusterLogHandler(WatchedFileHandler):
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return super()._open()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError as error:
-            if not self._complained:  # work goes on; the console has every line
-                self._complained = True
-                logging.getLogger().warning("The log file %s cannot be written: %s.", self.baseFilename, error.strerror)
+    def write(self, text: str) -> None:
+        self.reopenIfNeeded()
+        if self.stream is None:
+            self.stream = self._open()
+        self.stream.write(text)
+        self.flush()
+
+    def complain(self, error: OSError) -> None:
+        """Once, on the console, which has every line; work goes on."""
+        if not self._complained:
+            self._complained = True
+            logging.getLogger().warning("The log file %s cannot be written: %s.", self.baseFilename, error.strerror)
+
+
+def hold(holding: bool) -> None:
+    """Hold lines from now on, or write what was held and hold no more."""
+    HeldLines.holding = holding
+    if not holding:
+        release()
+
+
+def release() -> None:
+    """Write what was held."""
+    for handler in (*logging.getLogger().handlers, *logging.getLogger("dumbwaiter").handlers):
+        if isinstance(handler, HeldLines):
+            try:
+                handler.write_held()
+            except OSError as error:
+                handler.complain(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from tasks_app.engine import statements
+from tasks_app.engine import logs, statements
 from tasks_app.engine.connect import UNREACHABLE, connect
 from tasks_app.engine.execution import ClaimedRun
 from tasks_app.engine.holding import Connection, Holding
@@ -72,6 +72,7 @@ class Reporter(threading.Thread):
         if run.since_claim - self.began < TICK:  # it began during the pause: look again after the next one
             return
         self.holding.give_up_rest()
+        logs.hold(False)
         written: object = self  # nothing that a task can report, so that RUNNING is written without any progress
         while self.run_now is run:
             progress = self.progress

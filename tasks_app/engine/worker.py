@@ -15,7 +15,7 @@ import psycopg
 from django.conf import settings
 from django.db import close_old_connections, reset_queries
 
-from tasks_app.engine import process, statements
+from tasks_app.engine import logs, process, statements
 from tasks_app.engine.capture import RunLogHandler, capture_output
 from tasks_app.engine.connect import connect
 from tasks_app.engine.execution import ClaimedRun, execute, on_cancel_signal
@@ -130,6 +130,9 @@ class Worker:
             if runs or not may_claim:
                 break
         self.holding.slot.settle()
+        # The lines about a batch are written together; a single run, which may be long, tells its start at once.
+        logs.release()
+        logs.hold(len(runs) > 1)
         self._claimed_at = time.monotonic()
         self.holding.waiting.extend(runs)
         if runs and self.woken:
