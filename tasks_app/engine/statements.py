@@ -21,14 +21,15 @@ def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
     return {"holder": claimed_by, "beyond": f"{claimed_by}\x01"}
 
 
+# As plain as can be, because it is parsed and planned anew for each run. Its own time, not the clock's: both columns
+# have to be the same moment.
 ENQUEUE = """
-WITH now AS (SELECT clock_timestamp() AS at), run AS (
-  INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id,
-    run_after, enqueued_at, attempt, max_attempts, timeout, attempts)
-  SELECT %(id)s, %(task_path)s, %(args)s::jsonb, %(kwargs)s::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
-    greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]' FROM now
-  RETURNING run_after, enqueued_at)
-SELECT run_after, enqueued_at, pg_notify('dumbwaiter', %(queue_name)s) FROM run
+INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
+  enqueued_at, attempt, max_attempts, timeout, attempts)
+VALUES (%(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+  greatest(%(run_after)s::timestamptz, statement_timestamp()), statement_timestamp(), 0, %(max_attempts)s, %(timeout)s,
+  '[]')
+RETURNING run_after, enqueued_at, pg_notify('dumbwaiter', queue_name)
 """
 
 # The same for many runs of one task, with one moment and one NOTIFY for all of them.
@@ -74,7 +75,9 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND claimed_by = %(me)s AND status I
 """
 
 # Status, result and release in one statement. The claim's holder stays written as the one who ended it: only READY and
-# RUNNING runs are held. An attempt with a `retry_in` is not the end: the run is READY again, from that moment on.
+# RUNNING runs are held. IS NOT DISTINCT FROM, because with "=" a planner with old statistics reads all that this worker
+# holds for each of them, instead of the primary key. An attempt with a `retry_in` is not the end: the run is READY
+# again, from that moment on.
 FINISH = """
 UPDATE tasks_app_taskrun AS run
 SET status = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NULL THEN done.status ELSE 'CANCELLED' END,
@@ -97,7 +100,8 @@ FROM unnest(%(id)s::uuid[], %(attempt)s::int2[], %(status)s::text[], %(began)s::
   %(progress)s::text[], %(return_value)s::text[], %(failure)s::text[], %(message)s::text[], %(entry)s::text[],
   %(retry_in)s::float8[])
   AS done(id, attempt, status, began, ended, progress, return_value, failure, message, entry, retry_in)
-WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by = %(me)s AND run.status IN ('READY', 'RUNNING')
+WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
+  AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id
 """
 
@@ -123,7 +127,8 @@ WITH run AS (
     status = CASE WHEN run.cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
     finished_at = CASE WHEN run.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
   FROM unnest(%(id)s::uuid[], %(attempt)s::int2[]) AS owed(id, attempt)
-  WHERE run.id = owed.id AND run.attempt = owed.attempt AND run.claimed_by = %(me)s AND run.status = 'READY'
+  WHERE run.id = owed.id AND run.attempt = owed.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
+    AND run.status = 'READY'
   RETURNING run.queue_name)
 SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
 """

@@ -133,6 +133,8 @@ class Worker:
         # The lines about a batch are written together; a single run, which may be long, tells its start at once.
         logs.release()
         logs.hold(len(runs) > 1)
+        reset_queries()
+        close_old_connections()
         self._claimed_at = time.monotonic()
         self.holding.waiting.extend(runs)
         if runs and self.woken:
@@ -166,8 +168,6 @@ class Worker:
             "run %s started: task %s, attempt %d of %d, worker %d",
             run.id, run.task_path, run.attempt, run.max_attempts, self.number,
         )  # fmt: skip
-        reset_queries()
-        close_old_connections()
         self.reporter.begin(run)
         self.run_log.begin(run)
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
