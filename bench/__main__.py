@@ -1,0 +1,230 @@
+"""`python -m bench`, or `make bench`: measure, print one table, keep the figures in results.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench import product, report
+from bench.contender import KNOWN, AgentError, Contender, Missing
+from bench.machine import Machine, commit_milliseconds, filesystem, machine
+
+PARTS = ("drain", "busy", "enqueue", "many", "latency", "producers", "backlog", "clusters", "idle", "memory", "long")
+DRAIN_SECONDS = 4.0
+"""How long one drain is to take: the number of tasks is chosen for it, contender by contender."""
+
+PRODUCERS = 8
+
+
+class Bench:
+    """The contenders that are here, and what was measured of them so far."""
+
+    def __init__(self, made: Machine, options: argparse.Namespace) -> None:
+        self.machine, self.options = made, options
+        self.contenders: dict[str, Contender] = {}
+        self.missing: dict[str, str] = {}
+        self.rates: dict[tuple[str, str], list[float]] = {}
+        self.samples: dict[tuple[str, str], list[float]] = {}
+        self.sizes: dict[tuple[str, str], int] = {}
+        self.results: dict[str, Any] = {}
+
+    def find_contenders(self) -> None:
+        for name in self.options.only:
+            try:
+                self.contenders[name] = Contender(name, self.machine)
+            except (Missing, AgentError) as error:
+                self.missing[name] = str(error)
+                say(f"{name} is left out: {error}")
+
+    def close(self) -> None:
+        for contender in self.contenders.values():
+            contender.agent.close()
+
+    def run(self) -> None:
+        """Rounds, each with every contender in it, so that a noisy minute of the machine meets them all."""
+        for number in range(1, self.options.rounds + 1):
+            say(f"round {number} of {self.options.rounds}")
+            for contender in self.contenders.values():
+                self.measure(contender)
+            self.gather()
+        if ours := self.contenders.get("dumbwaiter"):
+            self.measure_product(ours)
+
+    def measure(self, contender: Contender) -> None:
+        """Everything that every contender is asked, once."""
+        only_drained = contender.name == "sql_floor"
+        steps: dict[str, Callable[[], None]] = {
+            "drain": lambda: self.drain(contender, "noop"),
+            "busy": lambda: self.drain(contender, "busy"),
+            "enqueue": lambda: self.enqueue(contender, "enqueue"),
+            "many": lambda: self.enqueue(contender, "enqueue_many"),
+            "latency": lambda: self.latency(contender, "start_latency_ms"),
+            "producers": lambda: self.latency(contender, "start_latency_8_producers_ms"),
+        }
+        for part, step in steps.items():
+            if part in self.options.parts and (part == "drain" or not only_drained):
+                self.carefully(f"{contender.name}, {part}", step)
+
+    def carefully(self, what: str, step: Callable[[], None]) -> None:
+        """One contender in trouble does not end the benchmark for the others."""
+        try:
+            step()
+        except (AgentError, OSError, RuntimeError, TimeoutError) as error:
+            say(f"  {what}: {type(error).__name__}: {error}")
+            say(self.machine.log_tail(f"{what.partition(',')[0]}-workers", 3))
+            self.results.setdefault("trouble", []).append(f"{what}: {error}")
+
+    def drain(self, contender: Contender, task: str) -> None:
+        key = ("drain" if task == "noop" else "drain_busy", contender.name)
+        rate = contender.drain(task, self.size(contender, key, task))
+        self.rates.setdefault(key, []).append(rate)
+        self.sizes[key] = self.options.tasks or tasks_for(rate)
+        say(f"  {contender.name}: {key[0]} {rate:,.0f}/s")
+
+    def size(self, contender: Contender, key: tuple[str, str], task: str) -> int:
+        """How many tasks: as told, or as the last drain suggests; the first time two short ones tell."""
+        if key not in self.sizes:
+            rate = 0.0 if self.options.tasks else contender.drain(task, 500)
+            if rate * DRAIN_SECONDS > 2_000:  # so quick that 500 were over too soon to tell
+                rate = contender.drain(task, tasks_for(rate) // 2)
+            self.sizes[key] = self.options.tasks or tasks_for(rate)
+        return self.sizes[key]
+
+    def enqueue(self, contender: Contender, how: str) -> None:
+        count = self.options.tasks or (20_000 if how == "enqueue_many" else 3_000)
+        rate = contender.enqueue(how, "noop", count)
+        if rate is not None:
+            self.rates.setdefault((how, contender.name), []).append(rate)
+            say(f"  {contender.name}: {how} {rate:,.0f}/s")
+
+    def latency(self, contender: Contender, key: str) -> None:
+        if key == "start_latency_ms":
+            found = contender.latencies(self.options.samples)
+        else:
+            found = contender.latencies_of_many(PRODUCERS, self.options.samples * 2)
+        self.samples.setdefault((key, contender.name), []).extend(found)
+        say(f"  {contender.name}: {key} p50 {percentile(found, 50):.2f}, p95 {percentile(found, 95):.2f}")
+
+    def gather(self) -> None:
+        """Medians over the rounds so far; latencies over all samples of all rounds."""
+        for measure in ("drain", "drain_busy", "enqueue", "enqueue_many"):
+            rates = {name: self.rates.get((measure, name)) for name in self.contenders}
+            self.results[measure] = {name: statistics.median(found) if found else None for name, found in rates.items()}
+        for measure in ("start_latency_ms", "start_latency_8_producers_ms"):
+            self.results[measure] = {
+                name: {"p50": percentile(found, 50), "p95": percentile(found, 95)}
+                for name in self.contenders
+                if (found := self.samples.get((measure, name)))
+            }
+
+    def measure_product(self, ours: Contender) -> None:
+        """What only this project is asked."""
+        rows, rounds, tasks = self.options.rows, self.options.rounds, self.options.tasks
+        results = self.results
+
+        def backlog() -> None:
+            say(f"a backlog of {rows:,} ready, {rows:,} scheduled and {rows:,} finished runs")
+            found = results["backlog"] = product.backlog(ours, rows, rounds, self.options.slice)
+            results["backlog_ratio"] = found["ratio"]
+
+        def clusters() -> None:
+            say("1, 2 and 4 clusters")
+            total = tasks or 2 * self.sizes.get(("drain", "dumbwaiter"), 40_000)
+            results["clusters"] = product.clusters(ours, (1, 2, 4), rounds, total)
+
+        def idle() -> None:
+            say("an idle cluster")
+            found = results["idle"] = product.idle(ours, self.machine)
+            results["idle_statements_per_second"] = found["statements_per_second"]
+            results["idle_cpu_share"] = found["cpu_share"]
+
+        def memory() -> None:
+            say("memory")
+            results["memory_mb"] = product.memory_after(ours, self.options.memory_tasks)
+
+        def long() -> None:
+            say("a long task")
+            results["long_task_executions"] = product.long_task(ours)
+
+        for step in (backlog, clusters, idle, memory, long):
+            if step.__name__ in self.options.parts:
+                self.carefully(f"dumbwaiter, {step.__name__}", step)
+
+
+def tasks_for(rate: float) -> int:
+    """For a drain of about DRAIN_SECONDS, rounded so that it reads well."""
+    return max(200, min(round(rate * DRAIN_SECONDS / 100) * 100, 400_000))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """A reader for `a,b,c`, each one of the known names; nothing at all means all of them."""
+
+    def read(text: str) -> list[str]:
+        given = [word.strip() for word in text.split(",") if word.strip()]
+        if unknown := [word for word in given if word not in known]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}. Known: {', '.join(known)}.")
+        return [name for name in known if name in given] or list(known)
+
+    return read
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("bench", description=__doc__)
+    parser.add_argument("--only", type=names(list(KNOWN)), default=list(KNOWN), help="contenders: dumbwaiter,celery")
+    parser.add_argument("--parts", type=names(PARTS), default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; medians are kept")
+    parser.add_argument("--tasks", type=int, default=0, help="tasks in a measure; else as many as the contender needs")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of each kind in the backlog")
+    parser.add_argument("--samples", type=int, default=100, help="latencies in a round")
+    parser.add_argument("--slice", type=float, default=4.0, help="seconds of each slice of the backlog that is timed")
+    parser.add_argument("--memory-tasks", type=int, default=200_000, help="runs between the two looks at the memory")
+    parser.add_argument("--write", action="store_true", help="keep the table in bench/RESULTS.md")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = read_options()
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: sys.exit(1))
+    random.seed(1)
+    began = time.monotonic()
+    try:
+        with machine() as made:
+            facts = report.facts(made.postgres, made.redis)
+            facts |= {"scratch": filesystem(made.scratch), "commit_ms": round(commit_milliseconds(made.scratch), 3)}
+            bench = Bench(made, options)
+            try:
+                bench.find_contenders()
+                bench.run()
+            finally:
+                bench.close()
+            keeps = {name: contender.keeps for name, contender in bench.contenders.items()}
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: everything that was started has been stopped.")
+    facts["minutes"] = round((time.monotonic() - began) / 60, 1)
+    results = {**bench.results, "missing": bench.missing, "machine": facts}
+    report.RESULTS_JSON.write_text(json.dumps(results, indent=2) + "\n")
+    page = report.page(results, keeps)
+    print(page)
+    if options.write:
+        report.RESULTS_PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

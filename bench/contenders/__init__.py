@@ -1,0 +1,1 @@
+"""One module a contender; `bench.agent` tells what it has to have."""
