@@ -91,6 +91,8 @@ TEMPLATES = [
 DATABASE_URL = text("DATABASE_URL") or embedded.url(VAR_DIR / "postgres")
 try:
     database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
+    if not database["ENGINE"].endswith(".postgresql"):
+        raise ValueError("another kind of database")
 except ValueError:  # its message would show the password
     raise ImproperlyConfigured(
         "DATABASE_URL cannot be read: write postgresql://user:password@host:5432/name."
@@ -178,6 +180,8 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "dumbwaiter": {"handlers": ["file"], "level": LOG_LEVEL},
+        # Its own console handler would say everything twice.
+        "django": {"handlers": [], "propagate": True},
         # Says every request over again; gunicorn's access log is the place for that.
         "django.server": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "django.request": {"level": "ERROR"},

@@ -50,6 +50,8 @@ def path_of(func: Task[..., Any] | Callable[..., Any] | str) -> str:
         return found.module_path if isinstance(found, Task) else func
     if isinstance(func, Task):
         return func.module_path
+    if not callable(func) or "<" in getattr(func, "__qualname__", "<"):
+        raise UnknownTask(f"{func!r} is not a function at the top of a module, so no worker could find it.")
     path = f"{getattr(func, '__module__', None)}.{getattr(func, '__qualname__', None)}"
     if find(path) != func:
         raise UnknownTask(f"{path} is not a function at the top of a module, so no worker could find it.")

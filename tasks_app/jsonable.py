@@ -24,20 +24,20 @@ def to_json(value: Any, what: str) -> str:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         size = len(text.encode())
     except TypeError as error:
-        raise NotJSON(f"{what} is not JSON: {error}.") from None
+        raise NotJSON(f"{what} cannot be stored as JSON: {error}.") from None
     except UnicodeEncodeError:
-        raise NotJSON(f"{what} is not JSON: a text in it holds half of a surrogate pair.") from None
+        raise NotJSON(f"{what} cannot be stored as JSON: a text has half of a surrogate pair in it.") from None
     except RecursionError:
-        raise NotJSON(f"{what} is nested too deep to be stored as JSON.") from None
+        raise NotJSON(f"{what} cannot be stored as JSON: nested too deep.") from None
     except ValueError as error:
-        raise NotJSON(f"{what} is not JSON: {str(error).lower()}.") from None
+        raise NotJSON(f"{what} cannot be stored as JSON: {str(error).lower()}.") from None
     # Brackets within texts count too: this only spares the common value the walk.
     if text.count("[") + text.count("{") > DEEPEST and is_deeper(value, DEEPEST):
-        raise NotJSON(f"{what} is nested too deep to be stored as JSON.")
+        raise NotJSON(f"{what} cannot be stored as JSON: nested too deep.")
     if size > settings.MAX_JSON_BYTES:
-        raise NotJSON(f"{what} has {size:,} bytes as JSON, more than the {settings.MAX_JSON_BYTES:,} allowed.")
+        raise NotJSON(f"{what} cannot be stored: {size:,} bytes, more than the {settings.MAX_JSON_BYTES:,} allowed.")
     if "\\u0000" in text and NUL.search(text):
-        raise NotJSON(f"{what} holds a NUL character, which PostgreSQL cannot store.")
+        raise NotJSON(f"{what} cannot be stored: PostgreSQL takes no NUL character.")
     return text
 
 

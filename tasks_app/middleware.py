@@ -5,6 +5,7 @@ from typing import Any
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
 from csp.utils import build_policy
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -24,6 +25,8 @@ class ContentSecurityPolicyMiddleware(CSPMiddleware):
         response = super().process_response(request, response)
         if HEADER not in response:
             response[HEADER] = build_policy()
+        if request.method == "HEAD" and isinstance(response, HttpResponse):
+            response.content = b""  # the headers stand for the body that a GET would have
         return response
 
 
@@ -64,7 +67,10 @@ class ReadableErrorsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if response.status_code == HTTPStatus.NOT_FOUND and settings.DEBUG and request.resolver_match is None:
+            return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if isinstance(exception, Http404):

@@ -2,7 +2,7 @@ from django.contrib.auth import views as auth_views
 from django.urls import path
 
 from tasks_app import api
-from tasks_app.views import health, home, launch, not_found, runs
+from tasks_app.views import health, home, launch, runs
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/changes/", runs.changes, name="runs-changes"),
     path("runs/<uuid:pk>/", runs.run, name="run"),
     path("runs/<uuid:pk>/live/", runs.live, name="run-live"),
+    path("runs/<uuid:pk>/cancel/", runs.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/files/<str:name>", runs.file, name="run-file"),
     path("theme/", home.theme, name="theme"),
     path("login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
@@ -18,6 +19,4 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("tasks", api.tasks, name="api-tasks"),
     path("tasks/<path:task_id>", api.task, name="api-task"),
-    # Last: so that what is not there is told by our own page.
-    path("<path:anything>", not_found.not_found),
 ]

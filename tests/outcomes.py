@@ -220,6 +220,15 @@ def talks(gate: str, lines: int = 2) -> None:
 
 
 @task
+def comes_back_twice() -> str:
+    """A careless fork: the child returns from the task as well."""
+    if os.fork() == 0:
+        return "from the child"
+    time.sleep(0.5)
+    return "from the parent"
+
+
+@task
 def adds_user(name: str) -> int:
     with transaction.atomic():
         return User.objects.create(username=name).pk

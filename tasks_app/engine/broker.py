@@ -4,7 +4,12 @@ import uuid
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.models.signals import pre_save
+from django.dispatch import receiver
 from django_q.brokers import Broker
+from django_q.humanhash import humanize
+from django_q.models import Schedule
+from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
 from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
@@ -17,22 +22,43 @@ REFUSED = {"hook", "group", "chain", "iter_count", "iter_cached", "cached", "ack
 """Options of async_task that a run does not have: refused with a sentence, never silently dropped."""
 
 
+@receiver(pre_enqueue, dispatch_uid="dumbwaiter")
+def accept(sender: object, task: dict[str, Any], **kwargs: Any) -> None:
+    """See a call of async_task before Django-Q2 pickles or runs it: name its function, refuse what a run does not have.
+
+    Raises `InvalidTaskError`, which async_task passes on.
+    """
+    refused = sorted(key for key in REFUSED & task.keys() if task[key])
+    if task["name"] != humanize(task["id"]):  # what it makes up when nobody gave one
+        refused.append("task_name")
+    if refused:
+        raise InvalidTaskError(f"async_task cannot take {', '.join(refused)} here: runs have no such option.")
+    timeout = task.get("timeout")
+    if timeout == -1:  # Django-Q2's word for none
+        task["timeout"] = None
+    elif timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
+        raise InvalidTaskError(f"A timeout is a number of seconds above 0, not {timeout!r}.")
+    try:
+        task["func"] = catalog.path_of(task["func"])
+    except catalog.UnknownTask as error:
+        raise InvalidTaskError(str(error)) from error
+
+
+@receiver(pre_save, sender=Schedule, dispatch_uid="dumbwaiter")
+def refuse_schedule(sender: object, **kwargs: Any) -> None:
+    """Better no schedule than one that never fires: no cluster here reads Django-Q2's schedules yet."""
+    raise InvalidTaskError("Schedules are not fired here yet. Use run_after, or cron with manage.py shell.")
+
+
 class PostgresBroker(Broker):
     """The broker class that `Q_CLUSTER` names; its `list_key` is the name of a queue."""
 
     def enqueue(self, task: str) -> str:
         """Store one run from a signed package of `async_task`; raises `InvalidTaskError`."""
         package: dict[str, Any] = SignedPackage.loads(task)
-        refused = sorted(key for key in REFUSED & package.keys() if package[key])
-        if refused:
-            raise InvalidTaskError(f"async_task cannot take {', '.join(refused)} here: runs have no such option.")
-        func = package["func"]
-        try:
-            path = catalog.path_of(func)
-            task_object = catalog.find(path)
-        except catalog.UnknownTask as error:
-            raise InvalidTaskError(str(error)) from error
-        own = task_object if isinstance(task_object, Task) else None
+        path = package["func"]
+        found = catalog.find(path)
+        own = found if isinstance(found, Task) else None
         timeout = package.get("timeout")
         run = Submission(
             id=uuid.UUID(package["id"]),

@@ -24,6 +24,10 @@ from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Failure, Status
 from tasks_app.retries import NO_RETRY, RetryPolicy
 
+NEW_CODE = RetryPolicy(retry_on=(BaseException,), backoff=20)
+"""A task that is not there, or cannot be imported, may be there in a moment: this worker has the code of before the
+deployment, or of one that is just being mended."""
+
 
 @dataclass(slots=True)
 class ClaimedRun:
@@ -104,10 +108,12 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
             signature.bind(*first, *run.args, **run.kwargs)
     except catalog.UnknownTask as error:
         outcome.fail(Failure.REJECTED, str(error))
+        outcome.retry_in = NEW_CODE.wait_after(error, run.attempt, run.max_attempts)
     except TypeError as error:
         outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {error}.")
     except BaseException as error:  # importing the task's module ran its code, which may do anything
         outcome.fail(Failure.REJECTED, f"{run.task_path} cannot be loaded: {sentence_of(error)}", error)
+        outcome.retry_in = NEW_CODE.wait_after(error, run.attempt, run.max_attempts)
     else:
         try:
             called = async_to_sync(call) if inspect.iscoroutinefunction(call) else call

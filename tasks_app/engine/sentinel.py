@@ -126,7 +126,9 @@ class Sentinel:
         if self.stopping_since is None:
             return False
         if self.pool.children and time.monotonic() >= self.stopping_since + self.grace:
-            logger.warning("%d workers are still at work after %g s and are ended", len(self.pool.children), self.grace)
+            logger.warning(
+                "still at work after %g s, and ended: %d of the workers", self.grace, len(self.pool.children)
+            )
             self.pool.kill()
         return not self.pool.children
 

@@ -106,9 +106,11 @@ class Submission:
         except NotJSON as error:
             raise InvalidTaskError(str(error)) from None
         except RecursionError:
-            raise InvalidTaskError(f"The arguments of {self.task_path} are nested too deep.") from None
+            raise InvalidTaskError(
+                f"The arguments of {self.task_path} cannot be stored as JSON: nested too deep."
+            ) from None
         except (TypeError, ValueError) as error:
-            raise InvalidTaskError(f"The arguments of {self.task_path} are not JSON: {error}.") from None
+            raise InvalidTaskError(f"The arguments of {self.task_path} cannot be stored as JSON: {error}.") from None
 
 
 def split(call: Call) -> tuple[Sequence[Any], Mapping[str, Any]]:

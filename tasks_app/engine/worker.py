@@ -75,6 +75,7 @@ class Worker:
         self.holding.slot.take(self.me)
         self.reporter.start()
         self._process = psutil.Process()
+        self.pid = os.getpid()
         logging.getLogger().addHandler(self.run_log)
         self.printed = capture_output()
         process.title(self.cluster, "worker idle")
@@ -171,6 +172,8 @@ class Worker:
         self.reporter.begin(run)
         self.run_log.begin(run)
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
+        if os.getpid() != self.pid:
+            os._exit(0)  # the task forked, and this is the child coming back: run and connections are its parent's
         slot.end()
         self.runs += 1
         self.printed.flush_rest()

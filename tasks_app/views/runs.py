@@ -5,9 +5,9 @@ from typing import Any
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import default_storage
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app.access import get_run
 from tasks_app.board import Board
@@ -45,6 +45,14 @@ def live(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 def context_of(portrait: Portrait) -> dict[str, Any]:
     return {"portrait": portrait, "run": portrait.run, "life": portrait.life, "now": portrait.now}
+
+
+@require_POST
+def cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """The button Cancel; the run's page tells what came of it, also when it had ended before."""
+    run = get_run(request, pk)
+    run.cancel(f"Cancelled by {request.user.get_username() or 'a guest'}.")
+    return redirect(run)
 
 
 @require_safe

@@ -22,6 +22,8 @@ from config.local import BASE_DIR
         ("TIME_ZONE", "Mars/Olympus", "TIME_ZONE is 'Mars/Olympus'"),
         ("DATABASE_URL", "postgresql://me:hunter2@host:port/name", "DATABASE_URL cannot be read"),
         ("DATABASE_URL", "nonsense", "DATABASE_URL cannot be read"),
+        ("DATABASE_URL", "mysql://me@host/name", "DATABASE_URL cannot be read: write postgresql://"),
+        ("DATABASE_URL", "sqlite:///file", "DATABASE_URL cannot be read: write postgresql://"),
     ],
 )
 def test_a_bad_value_is_told_in_one_sentence(name: str, value: str, sentence: str) -> None:

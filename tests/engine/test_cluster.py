@@ -257,6 +257,17 @@ def test_survives_the_end_of_every_database_session(qcluster: ClusterFactory) ->
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
 
 
+def test_a_child_that_comes_back_from_a_task_is_nobody(qcluster: ClusterFactory) -> None:
+    cluster = qcluster(WORKERS=1)
+
+    run = finished(outcomes.comes_back_twice.enqueue())
+
+    assert (run.return_value, run.attempt) == ("from the parent", 1)
+    assert cluster.output.count("finished") == 1
+    assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
+    assert len(titled(cluster, "worker")) == 1
+
+
 def test_titles_tell_what_each_process_does(qcluster: ClusterFactory) -> None:
     cluster = qcluster(STOP_GRACE_SECONDS=0.2)
     run = running(outcomes.sleeps.enqueue(300))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 from django.utils import timezone
-from django_q.tasks import async_task
+from django_q.models import Schedule
+from django_q.tasks import async_task, schedule
 from django_tasks import TaskResultStatus
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 
@@ -66,13 +67,13 @@ def test_a_rollback_leaves_nothing(submit: Callable[[], Any]) -> None:
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        (object(), "not JSON"),
-        ({1, 2}, "not JSON"),
-        (math.nan, "not JSON"),
+        (object(), "cannot be stored as JSON"),
+        ({1, 2}, "cannot be stored as JSON"),
+        (math.nan, "cannot be stored as JSON"),
         ("a\x00b", "NUL"),
         ("\ud800", "surrogate"),
         ("x" * 1_000_001, "more than the 1,000,000 allowed"),
-        (b"\xff", "not JSON"),
+        (b"\xff", "cannot be stored as JSON"),
         (nested(201), "nested too deep"),
         (nested(100_000), "nested too deep"),
     ],
@@ -142,12 +143,40 @@ def test_async_task_takes_a_function_a_task_a_queue_and_a_time_limit() -> None:
     assert task_run.kwargs == {"type": 1}
 
 
-@pytest.mark.parametrize("option", [{"hook": "math.sqrt"}, {"group": "g"}, {"cached": 60}, {"iter_count": 2}])
+@pytest.mark.parametrize(
+    "option", [{"hook": "math.sqrt"}, {"group": "g"}, {"cached": 60}, {"sync": True}, {"task_name": "n"}]
+)
 def test_async_task_refuses_options_that_a_run_does_not_have(option: dict[str, Any]) -> None:
     with pytest.raises(InvalidTaskError, match=next(iter(option))):
         async_task("tests.outcomes.plain", 1, **option)
 
     assert not TaskRun.objects.exists()
+
+
+def test_async_task_takes_a_decorated_task_and_no_timeout() -> None:
+    async_task(outcomes.succeeds, 1, timeout=-1)
+
+    run = TaskRun.objects.get()
+    assert (run.task_path, run.timeout) == ("tests.outcomes.succeeds", None)
+
+
+@pytest.mark.parametrize("timeout", [0, -2, float("nan"), "soon"])
+def test_async_task_refuses_a_timeout_that_is_none(timeout: Any) -> None:
+    with pytest.raises(InvalidTaskError, match="number of seconds above 0"):
+        async_task("tests.outcomes.plain", 1, timeout=timeout)
+
+
+@pytest.mark.parametrize("func", [lambda: 1, 7, object()])
+def test_async_task_refuses_what_no_worker_could_find(func: Any) -> None:
+    with pytest.raises(InvalidTaskError, match="no worker could find it"):
+        async_task(func)
+
+
+def test_a_schedule_that_nothing_would_fire_is_refused() -> None:
+    with pytest.raises(InvalidTaskError, match="Schedules are not fired here yet"):
+        schedule("tests.outcomes.plain", 1)
+
+    assert not Schedule.objects.exists()
 
 
 @pytest.mark.parametrize("path", ["tests.outcomes.missing", "no_such_module.task", "tests.outcomes", ""])

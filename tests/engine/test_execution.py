@@ -60,11 +60,11 @@ def test_nothing_that_a_task_raises_gets_out(task: str, message: str) -> None:
     ("path", "args", "sentence"),
     [
         ("tests.outcomes.returns_an_object", [], "Object of type object is not JSON serializable"),
-        ("tests.outcomes.returns", ["nan"], "not JSON"),
+        ("tests.outcomes.returns", ["nan"], "cannot be stored as JSON"),
         ("tests.outcomes.returns", ["nul"], "NUL"),
         ("tests.outcomes.returns", ["surrogate"], "surrogate"),
         ("tests.outcomes.returns", ["large"], "2,000,002 bytes"),
-        ("tests.outcomes.returns", ["set"], "not JSON"),
+        ("tests.outcomes.returns", ["set"], "cannot be stored as JSON"),
         ("tests.outcomes.returns_deep", [], "nested too deep"),
     ],
 )
