@@ -10,7 +10,9 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
 from pathlib import Path
@@ -35,6 +37,8 @@ STOP_SIGNALS = tuple(
 )
 # What a stopping worker does after its grace period: give back its runs, kill stragglers, say so.
 SECONDS_AFTER_GRACE = 10
+# How often to look whether the embedded database still runs.
+LOOK_SECONDS = 1
 
 
 class Refusal(Exception):
@@ -56,9 +60,9 @@ def run() -> int:
     host, port = text("BIND"), number("PORT", 8000, least=1)
     with only_one_here():
         see_that_port_is_free(host, port)
-        with database():
+        with database() as embedded_data:
             announce(host, port, prepare_database())
-            return run_processes()
+            return run_processes(embedded_data)
 
 
 def prepare_environment() -> None:
@@ -138,9 +142,11 @@ def see_that_port_is_free(host: str, port: int) -> None:
 
 
 @contextmanager
-def database() -> Iterator[None]:
-    with nullcontext() if text("DATABASE_URL") else embedded.hold(local.database_dir()):
-        yield
+def database() -> Iterator[Path | None]:
+    """Gives the data folder of the embedded database; None where DATABASE_URL names another, which is not ours."""
+    data_dir = None if text("DATABASE_URL") else local.database_dir()
+    with embedded.hold(data_dir) if data_dir else nullcontext():
+        yield data_dir
 
 
 def prepare_database() -> str | None:
@@ -224,16 +230,19 @@ def output_may_be_gone() -> Iterator[None]:
 # Two processes in one terminal
 
 
-def run_processes() -> int:
+def run_processes(embedded_data: Path | None) -> int:
     # Honcho counts from the first process that ended, and the worker may take all of its grace.
     honcho.manager.KILL_WAIT = number("STOP_GRACE_SECONDS", 3.0) + SECONDS_AFTER_GRACE
-    terminal = Terminal(TerminalPrinter(sys.stdout))
+    restarter = Restarter(embedded_data) if embedded_data else None
+    terminal = Terminal(TerminalPrinter(sys.stdout), restarter)
     gunicorn = ["-m", "gunicorn", "-c", str(local.BASE_DIR / "config" / "gunicorn.py"), "config.wsgi"]
     terminal.add_process("web", command(*gunicorn), cwd=local.BASE_DIR)
     terminal.add_process("worker", command("manage.py", "qcluster"), cwd=local.BASE_DIR)
     terminal.loop()
-    if terminal.ended_by_itself:
-        say(f"{terminal.ended_by_itself} ended by itself, so everything else was stopped.")
+    if restarter:
+        restarter.finish()
+    if terminal.failure:
+        say(terminal.failure)
         return 1
     return terminal.returncode or 0
 
@@ -243,14 +252,55 @@ def command(*arguments: str) -> str:
     return "exec " + shlex.join([sys.executable, *arguments])
 
 
+class Restarter:
+    """Starts the embedded database again when its server is gone, in a thread: Ctrl-C is heard meanwhile."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        # Its thread comes with the first start, so the processes are forked before there is one.
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._start: Future[None] | None = None
+        self._next_look = 0.0
+
+    def look(self) -> bool:
+        """Whether the server was just found gone; it is then being started again."""
+        if self._start is not None or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        if embedded.is_running(self._data_dir):
+            return False
+        self._start = self._thread.submit(self._start_again)
+        return True
+
+    def failure(self) -> BaseException | None:
+        """Why the last start failed, if it did."""
+        if self._start is None or not self._start.done():
+            return None
+        if error := self._start.exception():
+            return error
+        self._start = None
+        return None
+
+    def finish(self) -> None:
+        """Waits for a start under way: a server that came up later would be nobody's."""
+        self._thread.shutdown()
+
+    def _start_again(self) -> None:
+        if not (self._data_dir / "PG_VERSION").exists():  # never an empty database in its place
+            raise embedded.EmbeddedPostgresError(f"The data folder {self._data_dir} is gone.")
+        embedded.ensure_running(self._data_dir)
+
+
 class Terminal(Manager):
     """Honcho's manager, stopped in its own loop and not in the middle of whatever a signal interrupts."""
 
     received: int | None = None
-    ended_by_itself = ""
+    failure = ""
+    """One sentence: what ended by itself and made everything stop."""
 
-    def __init__(self, printer: Printer) -> None:
+    def __init__(self, printer: Printer, restarter: Restarter | None) -> None:
         super().__init__(printer)
+        self._restarter = restarter
         self._process_ctor = TerminalProcess
 
     def _start(self) -> None:
@@ -263,18 +313,29 @@ class Terminal(Manager):
         self.received = self.received or signum
 
     def _all_started(self) -> bool:
-        """Asked by honcho's loop at every turn, so the place to act on a signal."""
+        """Asked by honcho's loop at every turn, so the place to act on a signal, and to look after the database."""
         started: bool = super()._all_started()
-        if started and self.received and not self._terminating:
-            self.returncode = 128 + self.received
-            self.terminate()
+        if started and not self._terminating:
+            if self.received:
+                self.returncode = 128 + self.received
+                self.terminate()
+            elif self._restarter and not self._any_stopped():
+                self._look_after_database(self._restarter)
         return started
 
+    def _look_after_database(self, restarter: Restarter) -> None:
+        if error := restarter.failure():
+            self.failure = f"PostgreSQL could not be started again, so everything was stopped: {error}"
+            self.terminate()
+        elif restarter.look():
+            self._system_print("PostgreSQL ended by itself; starting it again.\n")
+
     def terminate(self) -> None:
-        if not self.received and not self._terminating:
+        if not self.received and not self.failure and not self._terminating:
             ended = [name for name, process in self._processes.items() if "returncode" in process]
             codes = [self._processes[name]["returncode"] for name in ended]
-            self.ended_by_itself = f"The {' and the '.join(ended)} process (exit code {', '.join(map(str, codes))})"
+            who = f"The {' and the '.join(ended)} process (exit code {', '.join(map(str, codes))})"
+            self.failure = f"{who} ended by itself, so everything else was stopped."
         super().terminate()
 
 

@@ -92,6 +92,11 @@ def ensure_running(data_dir: Path) -> str:
             return _ensure_running(data_dir)
 
 
+def is_running(data_dir: Path) -> bool:
+    """Whether its server process lives, however slow; asks the system and not the server, so it never waits."""
+    return _server(data_dir.resolve()) is not None
+
+
 def _ensure_running(data_dir: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     patience = time.monotonic() + ANSWER_SECONDS

@@ -206,11 +206,11 @@ def why(run: TaskRun, now: datetime, ahead: int | None, is_served: bool) -> tupl
     `ahead` is how many runs are before it (None for more than is told), `is_served` whether a live worker takes from
     its queue.
     """
+    if run.cancel_requested_at and not run.is_finished:
+        return "It is being cancelled.", f"{run.worker} was told to stop it."
     if run.status == Status.READY:
         return why_not_yet(run, now, ahead, is_served)
     if run.status == Status.RUNNING:
-        if run.cancel_requested_at:
-            return "It is being cancelled.", f"{run.worker} was told to stop it."
         limit = f" It is stopped after {wording.limit(run.timeout)}, its limit." if run.timeout else ""
         return "Work is going on.", f"{run.worker} is at it.{limit}"
     if run.status == Status.CANCELLED:

@@ -43,8 +43,8 @@ class Portrait:
         """How much the reason weighs: the modifier of its banner, none where the rest of the page says it all."""
         if self.run.status == Status.FAILED:
             return "failed"
-        if self.run.status == Status.RUNNING:
-            return "plain" if self.run.cancel_requested_at else ""
+        if self.run.cancel_requested_at and not self.run.is_finished:
+            return "plain"
         if self.run.status == Status.READY:
             return "lost" if self.why[0].startswith("No live worker") else "live"
         return "plain" if self.run.status == Status.CANCELLED else ""

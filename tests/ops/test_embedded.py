@@ -48,10 +48,6 @@ def server(data_dir: Path) -> psutil.Process:
     return psutil.Process(int((data_dir / "postmaster.pid").read_text().split()[0]))
 
 
-def is_running(data_dir: Path) -> bool:
-    return embedded._server(data_dir) is not None
-
-
 def test_url_is_read_alike_by_django_and_by_the_driver(data_dir: Path) -> None:
     url = embedded.url(data_dir)
     host = str(data_dir.with_name("postgres.socket"))
@@ -76,7 +72,7 @@ def test_hold_makes_a_database_that_only_its_owner_reaches(data_dir: Path) -> No
         assert row == ("on", "", "UTF8")
         assert data_dir.with_name("postgres.socket").stat().st_mode & 0o777 == 0o700
         assert os.getsid(server(data_dir).pid) != os.getsid(0)
-    assert not is_running(data_dir)
+    assert not embedded.is_running(data_dir)
 
 
 def test_last_to_leave_stops_it(data_dir: Path) -> None:
@@ -87,7 +83,7 @@ def test_last_to_leave_stops_it(data_dir: Path) -> None:
     let_go(first)
     assert server(data_dir).pid == pid
     let_go(second)
-    assert not is_running(data_dir)
+    assert not embedded.is_running(data_dir)
 
 
 def test_many_at_once_start_one_server(data_dir: Path) -> None:
@@ -97,7 +93,7 @@ def test_many_at_once_start_one_server(data_dir: Path) -> None:
     assert len([pid for pid in psutil.pids() if embedded._works_in(data_dir, pid) and _leads(pid)]) == 1
     for process in holders:
         let_go(process)
-    assert not is_running(data_dir)
+    assert not embedded.is_running(data_dir)
 
 
 def _leads(pid: int) -> bool:
@@ -112,7 +108,7 @@ def test_killed_holder_does_not_count(data_dir: Path) -> None:
     killed.kill()
     killed.communicate()
     let_go(other)
-    assert not is_running(data_dir)
+    assert not embedded.is_running(data_dir)
 
 
 def test_starts_again_after_everything_was_killed(data_dir: Path) -> None:
@@ -121,8 +117,18 @@ def test_starts_again_after_everything_was_killed(data_dir: Path) -> None:
     killed.kill()
     killed.communicate()
     server(data_dir).kill()
+    wait_until(lambda: not embedded.is_running(data_dir), what="the end of the server")
     with embedded.hold(data_dir) as url, psycopg.connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_slow_server_runs(data_dir: Path) -> None:
+    with embedded.hold(data_dir):
+        server(data_dir).suspend()
+        try:
+            assert embedded.is_running(data_dir)
+        finally:
+            server(data_dir).resume()
 
 
 def test_pid_file_that_names_a_stranger_is_no_server(data_dir: Path) -> None:
@@ -151,7 +157,7 @@ def test_interrupted_start_leaves_nothing(open_folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    assert not is_running(data_dir)
+    assert not embedded.is_running(data_dir)
 
 
 def test_failure_is_one_sentence_with_the_reason(data_dir: Path) -> None:

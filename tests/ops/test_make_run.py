@@ -11,8 +11,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from http.cookiejar import CookieJar
 
+import psutil
 import pytest
 
 from tests.ops.conftest import Checkout
@@ -127,6 +129,66 @@ def test_a_worker_that_ends_by_itself_ends_the_rest(checkout: Checkout) -> None:
     assert page.running.wait() == 1
     assert page.running.output.splitlines()[-1].startswith("The worker process (exit code -9) ended by itself")
     checkout.wait_until_quiet()
+
+
+ENDED = "PostgreSQL ended by itself; starting it again."
+
+
+def kill_database(checkout: Checkout) -> None:
+    postmaster = psutil.Process(int((checkout.folder / "var/postgres/postmaster.pid").read_text().split()[0]))
+    for process in (postmaster, *postmaster.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def test_a_killed_database_comes_back_under_a_run(checkout: Checkout) -> None:
+    page = run(checkout, PRACTICE_UNIT_SECONDS=3)
+    page.wait()
+    task_id = page.post_task(1)
+    page.running.wait_for_output(" started: task")
+    kill_database(checkout)
+    page.running.wait_for_output(ENDED, seconds=3)
+    page.wait()
+    wait_until(lambda: page.task(task_id)["task_status"] != "PENDING", what="the end of the task")
+    assert page.task(task_id)["task_status"] == "SUCCESS"
+    assert page.running.output.count(" started: task") == 1
+
+    # Once more: the launcher goes on looking.
+    kill_database(checkout)
+    wait_until(lambda: page.running.output.count(ENDED) == 2, seconds=3, what="the second start")
+    page.wait()
+    assert page.task(task_id)["task_status"] == "SUCCESS"
+
+    press_ctrl_c(page.running)
+    assert page.running.wait() == 128 + signal.SIGINT
+    checkout.wait_until_quiet(seconds=1)
+    assert page.running.output.count(ENDED) == 2
+
+
+def test_a_signal_while_the_database_comes_back_stops_everything(checkout: Checkout) -> None:
+    page = run(checkout)
+    page.running.wait_for_output("is ready")
+    kill_database(checkout)
+    page.running.wait_for_output(ENDED)
+    assert page.running.stop(signal.SIGINT) == 128 + signal.SIGINT
+    checkout.wait_until_quiet(seconds=1)
+
+
+def test_a_database_that_does_not_come_back_ends_the_rest(checkout: Checkout) -> None:
+    page = run(checkout)
+    page.running.wait_for_output("is ready")
+    configuration = checkout.folder / "var/postgres/postgresql.conf"
+    before = configuration.read_bytes()
+    configuration.write_bytes(before + b"\nno_such_setting = 1\n")
+    try:
+        kill_database(checkout)
+        assert page.running.wait() == 1
+    finally:
+        configuration.write_bytes(before)
+    last = page.running.output.splitlines()[-1]
+    assert last.startswith("PostgreSQL could not be started again, so everything was stopped: ")
+    assert "FATAL" in last
+    checkout.wait_until_quiet(seconds=1)
 
 
 def page_output(page: Page, text: str) -> str:
