@@ -13,20 +13,13 @@ from django_tasks.exceptions import InvalidTaskError
 from django_tasks.utils import normalize_json
 
 from tasks_app.engine import statements
-from tasks_app.jsonable import NotJSON, storable, to_json
+from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models import Status, TaskRun
 
 Call = Sequence[Any] | Mapping[str, Any]
 
 CHUNK = 5_000
 """Runs in one INSERT of many: more at once would gain nothing and cost memory."""
-
-
-def cancel(run: TaskRun, said: str) -> bool:
-    """See `TaskRun.cancel`."""
-    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        cursor.execute(statements.CANCEL, {"id": run.pk, "said": storable(said, 500)})
-        return cursor.fetchone() is not None
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.db import models
+from django.db import connection, models
 from django.db.models import F, Q
+
+from tasks_app.engine import statements
+from tasks_app.jsonable import storable
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
@@ -234,9 +237,9 @@ class TaskRun(models.Model):
 
         Doing it again changes nothing. Answers whether the run was still unfinished.
         """
-        from tasks_app.engine.submit import cancel
-
-        return cancel(self, said)
+        with connection.cursor() as cursor:
+            cursor.execute(statements.CANCEL, {"id": self.pk, "said": storable(said, 500)})
+            return cursor.fetchone() is not None
 
     # Progress
 

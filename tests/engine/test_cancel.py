@@ -6,7 +6,7 @@ import pytest
 
 from tasks_app.models import Failure, Status, TaskRun
 from tests import outcomes
-from tests.engine.test_cluster import finished, running, titled, working_on
+from tests.engine.test_cluster import finished, running, working_on
 from tests.plugins.processes import ClusterFactory
 from tests.waiting import wait_until
 
@@ -42,7 +42,7 @@ def test_a_running_one_is_interrupted_and_its_worker_lives_on(qcluster: ClusterF
     assert done.attempts[0]["reason"] == "cancelled"
     assert not done.cancel()
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
-    assert [member.pid for member in titled(cluster, "worker")] == [worker.pid]
+    assert [member.pid for member in cluster.titled("worker")] == [worker.pid]
 
 
 def test_a_task_may_ask_whether_it_is_cancelled(qcluster: ClusterFactory, tmp_path: Path) -> None:

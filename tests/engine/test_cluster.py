@@ -21,17 +21,6 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def titled(process: RunningProcess, words: str) -> list[psutil.Process]:
-    found = []
-    for member in process.members():
-        try:
-            if words in " ".join(member.cmdline()):
-                found.append(member)
-        except psutil.Error:
-            continue
-    return found
-
-
 def finished(result: TaskResult) -> TaskRun:
     return wait_until(lambda: TaskRun.objects.finished().filter(pk=result.id).first(), what="the end of the run")  # type: ignore[return-value]
 
@@ -42,7 +31,7 @@ def running(result: TaskResult) -> TaskRun:
 
 def working_on(cluster: RunningProcess, run: TaskRun) -> psutil.Process:
     """The worker that executes the run: its title says so."""
-    return wait_until(lambda: titled(cluster, f"worker {run.name} {run.pk}"), what="the worker's title")[0]
+    return wait_until(lambda: cluster.titled(f"worker {run.name} {run.pk}"), what="the worker's title")[0]
 
 
 def test_runs_what_was_enqueued_and_keeps_the_record(qcluster: ClusterFactory) -> None:
@@ -119,7 +108,7 @@ def test_a_worker_killed_in_the_middle_of_a_run_is_noticed_and_the_run_tried_aga
     assert lost["message"] == "The process that ran it died (killed by SIGKILL)."
     # By the clock of the database, which is this machine's: from the kill to the record.
     assert (TaskRun(attempts=again.attempts, attempt=1).tries[0].ended_at - killed).total_seconds() < 1  # type: ignore[operator]
-    wait_until(lambda: len(titled(cluster, "worker")) == 2, what="another worker in its place")
+    wait_until(lambda: len(cluster.titled("worker")) == 2, what="another worker in its place")
 
 
 def test_a_task_that_kills_its_worker_ends_failed_when_no_attempt_is_left(qcluster: ClusterFactory) -> None:
@@ -136,7 +125,7 @@ def test_a_task_that_kills_its_worker_ends_failed_when_no_attempt_is_left(qclust
 
 def test_an_idle_worker_that_is_killed_is_replaced(qcluster: ClusterFactory) -> None:
     cluster = qcluster()
-    for worker in wait_until(lambda: titled(cluster, "worker idle")):
+    for worker in wait_until(lambda: cluster.titled("worker idle")):
         worker.kill()
 
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
@@ -147,7 +136,7 @@ def test_a_killed_sentinel_is_replaced_and_its_runs_are_tried_again(qcluster: Cl
     run = running(outcomes.sleeps.enqueue(300))
     worker = working_on(cluster, run)
 
-    titled(cluster, "sentinel")[0].kill()
+    cluster.titled("sentinel")[0].kill()
 
     again = wait_until(lambda: TaskRun.objects.filter(pk=run.pk, attempt=2).first(), what="the second attempt")
     assert again and again.attempts[0]["reason"] == "worker_lost"
@@ -265,17 +254,17 @@ def test_a_child_that_comes_back_from_a_task_is_nobody(qcluster: ClusterFactory)
     assert (run.return_value, run.attempt) == ("from the parent", 1)
     assert cluster.output.count("finished") == 1
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
-    assert len(titled(cluster, "worker")) == 1
+    assert len(cluster.titled("worker")) == 1
 
 
 def test_titles_tell_what_each_process_does(qcluster: ClusterFactory) -> None:
     cluster = qcluster(STOP_GRACE_SECONDS=0.2)
     run = running(outcomes.sleeps.enqueue(300))
 
-    wait_until(lambda: titled(cluster, "qcluster default worker idle"))
-    assert len(titled(cluster, "qcluster default sentinel")) == 1
-    assert len(titled(cluster, "qcluster default main")) == 1
-    assert titled(cluster, f"qcluster default worker sleeps {run.pk}")
+    wait_until(lambda: cluster.titled("qcluster default worker idle"))
+    assert len(cluster.titled("qcluster default sentinel")) == 1
+    assert len(cluster.titled("qcluster default main")) == 1
+    assert cluster.titled(f"qcluster default worker sleeps {run.pk}")
 
 
 def test_progress_is_written_while_the_task_computes(qcluster: ClusterFactory, tmp_path: Path) -> None:
@@ -315,7 +304,7 @@ def test_an_idle_worker_is_woken_at_once(qcluster: ClusterFactory) -> None:
     cluster = qcluster()
     waits = []
     for _ in range(10):
-        wait_until(lambda: len(titled(cluster, "worker idle")) == 2)
+        wait_until(lambda: len(cluster.titled("worker idle")) == 2)
         run = finished(outcomes.succeeds.enqueue())
         waits.append((run.started_at - run.enqueued_at).total_seconds())  # type: ignore[operator]
 

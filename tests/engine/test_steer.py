@@ -5,7 +5,7 @@ import pytest
 from tasks_app.models import Cluster, Failure, Status, TaskRun
 from tasks_app.models.cluster import DesiredState
 from tests import outcomes
-from tests.engine.test_cluster import finished, running, titled
+from tests.engine.test_cluster import finished, running
 from tests.plugins.processes import ClusterFactory
 from tests.waiting import wait_until
 
@@ -17,9 +17,9 @@ def test_a_cluster_grows_and_shrinks(qcluster: ClusterFactory) -> None:
     cluster = Cluster.objects.get()
 
     assert cluster.steer(workers=3)
-    wait_until(lambda: len(titled(process, "worker")) == 3, seconds=2, what="three workers")
+    wait_until(lambda: len(process.titled("worker")) == 3, seconds=2, what="three workers")
     assert cluster.steer(workers=1)
-    wait_until(lambda: len(titled(process, "worker")) == 1, seconds=2, what="one worker")
+    wait_until(lambda: len(process.titled("worker")) == 1, seconds=2, what="one worker")
     wait_until(lambda: Cluster.objects.filter(workers=1, desired_workers=1).exists(), what="the heartbeat that says so")
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
 

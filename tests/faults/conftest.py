@@ -97,18 +97,6 @@ class Server:
         embedded.ensure_running(self.data)
 
 
-def members(cluster: RunningProcess, words: str) -> list[psutil.Process]:
-    """The processes of a cluster whose title has these words."""
-    found = []
-    for member in cluster.members():
-        try:
-            if words in " ".join(member.cmdline()):
-                found.append(member)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.fixture(scope="session")
 def server_data() -> Iterator[Path]:
     # Not a folder of pytest's: those are closed to other users, and root's database runs as one.

@@ -8,7 +8,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.faults.conftest import Server, members
+from tests.faults.conftest import Server
 from tests.waiting import wait_until
 
 COUNT = 200
@@ -34,7 +34,7 @@ def test_each_idle_worker_killed_in_turn_twenty_times(server: Server) -> None:
     cluster = server.qcluster(WORKERS=2)
 
     for turn in range(20):
-        idle = wait_until(lambda: members(cluster, "worker idle"), what="an idle worker")
+        idle = wait_until(lambda: cluster.titled("worker idle"), what="an idle worker")
         idle[turn % len(idle)].kill()
 
     server.enqueue(10)
@@ -50,7 +50,7 @@ def test_busy_workers_killed_again_and_again(server: Server) -> None:
 
     for done in range(0, COUNT * 3 // 4, COUNT // 10):
         wait_until(lambda done=done: len(server.executions()) >= done, what=f"{done} executions")  # type: ignore[misc]
-        choice.choice(wait_until(lambda: members(cluster, "worker writes_ledger"), what="a busy worker")).kill()
+        choice.choice(wait_until(lambda: cluster.titled("worker writes_ledger"), what="a busy worker")).kill()
 
     server.wait_until_all_final()
     assert_every_second_execution_is_explained(server, COUNT)
@@ -62,7 +62,7 @@ def test_the_sentinel_killed_under_load(server: Server) -> None:
 
     for done in (10, 60, 110):
         wait_until(lambda done=done: len(server.executions()) >= done, what=f"{done} executions")  # type: ignore[misc]
-        wait_until(lambda: members(cluster, "sentinel"), what="the sentinel")[0].kill()
+        wait_until(lambda: cluster.titled("sentinel"), what="the sentinel")[0].kill()
 
     server.wait_until_all_final()
     assert_every_second_execution_is_explained(server, COUNT)
@@ -90,7 +90,7 @@ def test_a_sigterm_during_the_start_leaves_nothing(server: Server) -> None:
         if moment == "is ready":
             cluster.wait_for_output(moment)
         else:
-            wait_until(lambda: members(cluster, moment) or cluster.process.poll() is not None)  # noqa: B023
+            wait_until(lambda: cluster.titled(moment) or cluster.process.poll() is not None)  # noqa: B023
         os.kill(cluster.pid, signal.SIGTERM)
         assert cluster.wait() == 0
         assert not cluster.members()
@@ -113,7 +113,7 @@ def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> No
     cluster = server.qcluster(WORKERS=1)
     server.enqueue(2_000)
     wait_until(lambda: len(server.executions()) > 200, what="full batches")
-    worker = members(cluster, "worker")[0]
+    worker = cluster.titled("worker")[0]
     worker.suspend()
     worker.kill()
 

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -54,6 +55,15 @@ class RunningProcess:
     def members(self) -> list[psutil.Process]:
         """The live processes of its session."""
         return [process for process in psutil.process_iter() if _is_live_member(process, self.pid)]
+
+    def titled(self, words: str) -> list[psutil.Process]:
+        """Those of them whose title has these words."""
+        found = []
+        for process in self.members():
+            with suppress(psutil.Error):
+                if words in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def wait_for_output(self, text: str, seconds: float = SECONDS_TO_START) -> None:
         def said() -> bool:
