@@ -238,9 +238,11 @@ def run_processes(embedded_data: Path | None) -> int:
     gunicorn = ["-m", "gunicorn", "-c", str(local.BASE_DIR / "config" / "gunicorn.py"), "config.wsgi"]
     terminal.add_process("web", command(*gunicorn), cwd=local.BASE_DIR)
     terminal.add_process("worker", command("manage.py", "qcluster"), cwd=local.BASE_DIR)
-    terminal.loop()
-    if restarter:
-        restarter.finish()
+    try:
+        terminal.loop()
+    finally:
+        if restarter:
+            restarter.finish()
     if terminal.failure:
         say(terminal.failure)
         return 1

@@ -145,13 +145,13 @@ def test_a_killed_database_comes_back_under_a_run(checkout: Checkout) -> None:
     page = run(checkout, PRACTICE_UNIT_SECONDS=3)
     page.wait()
     task_id = page.post_task(1)
-    page.running.wait_for_output(" started: task")
+    page.running.wait_for_output(f"run {task_id} started: task")
     kill_database(checkout)
     page.running.wait_for_output(ENDED, seconds=3)
     page.wait()
     wait_until(lambda: page.task(task_id)["task_status"] != "PENDING", what="the end of the task")
     assert page.task(task_id)["task_status"] == "SUCCESS"
-    assert page.running.output.count(" started: task") == 1
+    assert page.running.output.count(f"run {task_id} started: task") == 1
 
     # Once more: the launcher goes on looking.
     kill_database(checkout)
