@@ -119,6 +119,11 @@
     if (!document.hidden) pollNow();
   });
 
+  // A button that is replaced between press and release is not clicked: the answer to the next poll will do.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (isPoll(asker(event)) && $(":is(a, button, summary):active", event.detail.target)) event.detail.shouldSwap = false;
+  });
+
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
     // A run that was sent here and found by a poll at the same time is still one row.

@@ -1,0 +1,154 @@
+"""STEER: ending a run from its page."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tasks_app.clock import database_now
+from tasks_app.models import Status, TaskRun
+from tasks_app.wording import clock_seconds
+from tests.pages.conftest import SITUATIONS, RunFactory
+from tests.pages.test_run_page import page_of
+
+WAITING = ("ready", "scheduled", "retrying")
+HELD = ("claimed", "running")
+ENDED = ("successful", "failed", "cancelled")
+
+
+def address_of(run: TaskRun) -> str:
+    return f"/runs/{run.pk}/cancel/"
+
+
+def button_of(page: str) -> str:
+    found = re.search(r'<button [^>]*id="cancel-run".*?</button>', page)
+    assert found
+    return found[0]
+
+
+def is_forbidden(page: str) -> bool:
+    return 'aria-disabled="true"' in button_of(page)
+
+
+@pytest.mark.parametrize("state", WAITING)
+def test_a_waiting_run_is_cancelled_at_once(client: Client, run: RunFactory, state: str) -> None:
+    unwanted = run(**SITUATIONS[state])
+
+    response = client.post(address_of(unwanted))
+
+    assert (response.status_code, response["Location"]) == (302, f"/runs/{unwanted.pk}/")
+    unwanted.refresh_from_db()
+    assert (unwanted.status, unwanted.failure_message) == (Status.CANCELLED, "Cancelled by mara.")
+    page = page_of(client, unwanted)
+    assert "It was ended before it was done.</b> Cancelled by mara." in page
+    assert is_forbidden(page)
+
+
+@pytest.mark.parametrize("state", HELD)
+def test_one_that_a_worker_holds_is_being_cancelled(client: Client, run: RunFactory, state: str) -> None:
+    unwanted = run(**SITUATIONS[state])
+
+    client.post(address_of(unwanted))
+
+    was = unwanted.status
+    unwanted.refresh_from_db()
+    assert (unwanted.status, unwanted.failure_message) == (was, "Cancelled by mara.")
+    assert unwanted.cancel_requested_at
+    page = page_of(client, unwanted)
+    assert is_forbidden(page)
+    assert "Cancelling…" in button_of(page)
+    assert f"Its worker was told to stop it at {clock_seconds(unwanted.cancel_requested_at)}." in page
+    assert "It is being cancelled.</b> web-1, worker 2 was told to stop it." in page
+
+
+def test_the_first_wish_counts(client: Client, operators_client: Client, run: RunFactory) -> None:
+    unwanted = run(**SITUATIONS["running"])
+
+    operators_client.post(address_of(unwanted))
+    client.post(address_of(unwanted))
+
+    unwanted.refresh_from_db()
+    assert unwanted.failure_message == "Cancelled by operator."
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_one_that_has_ended_stays_as_it_is_and_says_when_it_ended(client: Client, run: RunFactory, state: str) -> None:
+    ended = run(**SITUATIONS[state])
+    before = TaskRun.objects.filter(pk=ended.pk).values().get()
+
+    response = client.post(address_of(ended), follow=True)
+
+    assert response.redirect_chain == [(f"/runs/{ended.pk}/", 302)]
+    assert TaskRun.objects.filter(pk=ended.pk).values().get() == before
+    page = page_of(client, ended)
+    assert is_forbidden(page)
+    assert ended.finished_at
+    assert f'id="why-not-cancel">Already ended at {clock_seconds(ended.finished_at)}.</span>' in page
+    assert address_of(ended) not in page
+
+
+def test_a_foreign_or_unknown_run_is_not_there(client: Client, run: RunFactory, tobias: User) -> None:
+    for pk in (run(owner=tobias).pk, run(owner=None).pk, uuid.uuid4()):
+        response = client.post(f"/runs/{pk}/cancel/")
+        assert response.status_code == 404
+        assert b"There is nothing here" in response.content
+
+    assert TaskRun.objects.ready().count() == 2
+
+
+def test_a_guest_of_open_access_cancels_what_belongs_to_nobody(run: RunFactory, settings: Any) -> None:
+    settings.OPEN_ACCESS = settings.DEBUG = True
+    unwanted = run(owner=None)
+
+    assert Client().post(address_of(unwanted)).status_code == 302
+
+    unwanted.refresh_from_db()
+    assert unwanted.failure_message == "Cancelled by a guest."
+
+
+def test_to_look_at_the_address_cancels_nothing(client: Client, run: RunFactory) -> None:
+    wanted = run()
+
+    assert client.get(address_of(wanted)).status_code == 405
+    assert client.head(address_of(wanted)).status_code == 405
+
+    wanted.refresh_from_db()
+    assert wanted.status == Status.READY
+
+
+def test_no_other_site_can_cancel(mara: User, run: RunFactory) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(mara)
+    shown = run()
+
+    assert browser.post(address_of(shown)).status_code == 403
+    shown.refresh_from_db()
+    assert shown.status == Status.READY
+
+    page = page_of(browser, shown)
+    form = re.search(r'<form id="cancel" method="post" action="([^"]*)" hidden>.*? value="(\w+)"></form>', page)
+    assert form
+    assert ' form="cancel"' in button_of(page)
+    assert browser.post(form[1], {"csrfmiddlewaretoken": form[2]}).status_code == 302
+    shown.refresh_from_db()
+    assert shown.status == Status.CANCELLED
+
+
+def test_the_wish_is_news_to_a_page_that_is_open(
+    client: Client, run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = database_now()
+    monkeypatch.setattr("tasks_app.portrait.database_now", lambda: now)
+    shown = run(**SITUATIONS["running"])
+    address = re.search(r'hx-get="(/runs/[^"]*)"', page_of(client, shown))
+    assert address
+    assert client.get(address[1]).status_code == 204
+
+    client.post(address_of(shown))
+
+    assert "Cancelling…" in client.get(address[1]).content.decode()
