@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +24,7 @@ from honcho.printer import Message, Printer
 from honcho.process import Popen, Process
 
 from config import embedded, local
-from config.env import flag, number, text
+from config.env import flag, is_loopback, number, text
 
 ADMIN = "admin"
 PR_SET_PDEATHSIG = 1
@@ -81,13 +80,6 @@ def prepare_environment() -> None:
         os.environ[name] = text(name, value)
     os.environ["OPEN_ACCESS"] = text("OPEN_ACCESS", "1" if flag("DEBUG") and is_loopback(text("BIND")) else "0")
     os.environ["SECRET_KEY"] = text("SECRET_KEY") or kept("secret-key", secrets.token_urlsafe(50))
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def kept(name: str, fresh: str) -> str:

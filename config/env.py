@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from ipaddress import ip_address
 from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -47,3 +48,11 @@ def choice(name: str, default: str, choices: Collection[str]) -> str:
 def words(name: str, default: str = "") -> list[str]:
     """The variable cut at commas and blanks."""
     return text(name, default).replace(",", " ").split()
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this very machine can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import uuid
 from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpRequest
 
+from config.env import is_loopback
 from tasks_app.models import TaskRun
 
 
@@ -18,13 +18,6 @@ def get_run(request: HttpRequest, pk: uuid.UUID | str) -> TaskRun:
         return TaskRun.objects.select_related("owner").visible_to(request.user).get(pk=uuid.UUID(str(pk)))
     except (ValueError, TaskRun.DoesNotExist):
         raise Http404("There is no such run.") from None
-
-
-def is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def is_open_to(request: HttpRequest) -> bool:

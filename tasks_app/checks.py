@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from tasks_app.access import is_loopback
+from config.env import is_loopback
 
 OURS = "dumbwaiter"
 """The tag of the checks that matter to a worker, which needs no URLs, templates or admin to be in order."""
