@@ -37,7 +37,7 @@ def test_a_running_one_is_interrupted_and_its_worker_lives_on(qcluster: ClusterF
     assert run.cancel("Cancelled by mara.")
     assert run.cancel("Cancelled by otto.")
 
-    done = wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=3, what="its end")
+    done = wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=10, what="its end")
     assert done and (done.failure_message, done.return_value) == ("Cancelled by mara.", None)
     assert done.attempts[0]["reason"] == "cancelled"
     assert not done.cancel()
@@ -51,7 +51,7 @@ def test_a_task_may_ask_whether_it_is_cancelled(qcluster: ClusterFactory, tmp_pa
 
     run.cancel()
 
-    wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=3)
+    wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=10)
 
 
 def test_one_that_heeds_nothing_is_ended_with_its_worker_after_the_grace(
@@ -111,7 +111,7 @@ def test_a_lost_notification_delays_it_by_a_heartbeat_only(qcluster: ClusterFact
 
     TaskRun.objects.filter(pk=run.pk).update(cancel_requested_at=run.started_at)
 
-    wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=5)
+    wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=10)
 
 
 def test_finished_runs_cannot_be_cancelled(qcluster: ClusterFactory) -> None:

@@ -17,9 +17,9 @@ def test_a_cluster_grows_and_shrinks(qcluster: ClusterFactory) -> None:
     cluster = Cluster.objects.get()
 
     assert cluster.steer(workers=3)
-    wait_until(lambda: len(process.titled("worker")) == 3, seconds=2, what="three workers")
+    wait_until(lambda: len(process.titled("worker")) == 3, seconds=10, what="three workers")
     assert cluster.steer(workers=1)
-    wait_until(lambda: len(process.titled("worker")) == 1, seconds=2, what="one worker")
+    wait_until(lambda: len(process.titled("worker")) == 1, seconds=10, what="one worker")
     wait_until(lambda: Cluster.objects.filter(workers=1, desired_workers=1).exists(), what="the heartbeat that says so")
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
 
@@ -55,7 +55,7 @@ def test_a_cluster_stops_when_told_to(qcluster: ClusterFactory) -> None:
 
     Cluster.objects.get().steer(state=DesiredState.STOP)
 
-    assert process.wait(seconds=5) == 0
+    assert process.wait(seconds=15) == 0
     assert not Cluster.objects.get().steer(state=DesiredState.RUN)
 
 
