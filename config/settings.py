@@ -97,6 +97,9 @@ except ValueError:  # its message would show the password
     raise ImproperlyConfigured(
         "DATABASE_URL cannot be read: write postgresql://user:password@host:5432/name."
     ) from None
+# Enqueue is prepared once a connection. PgBouncer before 1.21 cannot do that in transaction mode: it needs "none".
+options = database.setdefault("OPTIONS", {})
+options["prepare_threshold"] = None if options.get("prepare_threshold") == "none" else 0
 DATABASES = {"default": {**database, "TEST": {"NAME": text("TEST_DATABASE_NAME") or None}}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -108,6 +111,8 @@ WORKER_MEMORY_MB = number("WORKER_MEMORY_MB", 0)
 CANCEL_GRACE_SECONDS = number("CANCEL_GRACE_SECONDS", 5.0)
 LOST_AFTER_SECONDS = number("LOST_AFTER_SECONDS", 15.0, least=2)
 MAX_JSON_BYTES = number("MAX_JSON_BYTES", 1_000_000, least=1_000)
+UNKNOWN_TASK_SECONDS = number("UNKNOWN_TASK_SECONDS", 300.0)
+RECEIVER_SECONDS = number("RECEIVER_SECONDS", 5.0)
 MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1, most=1000)
 PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
 

@@ -12,6 +12,7 @@ from django_tasks.backends.base import BaseTaskBackend
 from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
 from django_tasks.base import task as django_task
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
+from django_tasks.signals import task_enqueued
 from typing_extensions import ParamSpec, Unpack
 
 from tasks_app import catalog
@@ -71,7 +72,7 @@ class PostgresTask(Task[P, T]):
         """Store a run for each call, in one statement for thousands, and answer their ids in order.
 
         A call is a list or tuple of arguments, or a mapping of keyword arguments. All of them are stored or, raising
-        `InvalidTaskError`, none.
+        `InvalidTaskError`, none. As with Django's bulk operations, no signal is sent.
         """
         backend = self.get_backend()
         assert isinstance(backend, PostgresBackend)
@@ -121,17 +122,22 @@ class PostgresBackend(BaseTaskBackend):
 
     def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> TaskResult[T]:
         """Store one run; raises `InvalidTaskError` when the task or its arguments cannot be taken."""
-        return to_task_result(self.enqueue_run(task, args, kwargs), task)
+        submission = self.submission(task)
+        submission.args, submission.kwargs = args, kwargs
+        result = submission.store_for(task)
+        task_enqueued.send_robust(type(self), task_result=result)
+        return result
 
     def enqueue_run(self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None) -> TaskRun:
         """The same, for somebody, and answered with the row itself."""
         submission = self.submission(task)
         submission.args, submission.kwargs, submission.owner = args, kwargs, owner
-        return submission.store()
+        run = submission.store()
+        task_enqueued.send_robust(type(self), task_result=to_task_result(run, task))
+        return run
 
     def submission(self, task: Task[..., Any]) -> Submission:
-        """What the task's own options make of a run, before it has arguments."""
-        self.validate_task(task)
+        """What the task's own options make of a run, before it has arguments; they were checked when it was made."""
         return Submission(
             task_path=task.module_path,
             queue_name=task.queue_name,

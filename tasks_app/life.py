@@ -134,8 +134,9 @@ class Life:
     def wait_of(self, attempt: int) -> str:
         if attempt > 1:
             return "waited to be tried again" if attempt <= self.run.attempt else "waits to be tried again"
-        # A retry moves `run_after`, so only of a run without one is it known to be somebody's wish.
-        was_scheduled = self.run.run_after > self.run.enqueued_at and not self.run.attempts
+        # A retry moves `run_after`, and so does a worker without the task: else it is known to be somebody's wish.
+        was_moved = self.run.attempts or self.run.unknown_since
+        was_scheduled = self.run.run_after > self.run.enqueued_at and not was_moved
         return "waited for its time, then in line" if was_scheduled else "in line"
 
     # The drawing
@@ -235,6 +236,9 @@ def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool)
         return "It begins in a moment.", f"{run.worker} holds it."
     if run.run_after > now:
         when = wording.moment(run.run_after)
+        if run.unknown_since:
+            message = wording.sentence(run.failure_message or "")
+            return "No worker that looked has this task.", f"{message} Workers look again after {when}."
         if run.attempts:
             return "It will be tried again.", f"Attempt {run.attempt} did not end well; the next begins after {when}."
         return "Its time has not come.", f"It was sent to be done not before {when}."

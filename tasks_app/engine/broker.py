@@ -7,16 +7,18 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import pre_save
 from django.dispatch import receiver
 from django_q.brokers import Broker
+from django_q.conf import Conf
 from django_q.humanhash import humanize
 from django_q.models import Schedule
 from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
+from django_q.status import Stat, Status
 from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
 from tasks_app.engine.submit import Submission
-from tasks_app.models import TaskRun
+from tasks_app.models import Cluster, TaskRun
 
 REFUSED = {"hook", "group", "chain", "iter_count", "iter_cached", "cached", "ack_failure", "save", "sync"}
 """Options of async_task that a run does not have: refused with a sentence, never silently dropped."""
@@ -88,3 +90,27 @@ class PostgresBroker(Broker):
 
     def info(self) -> str:
         return "PostgreSQL"
+
+    # What Django-Q2's `Stat.get_all()` and `Stat.get()` read; the clusters write their rows themselves.
+
+    def get_stats(self, pattern: str) -> list[str]:
+        """Every live cluster, as Django-Q2 packs its statistics."""
+        return [SignedPackage.dumps(as_stat(cluster), True) for cluster in Cluster.objects.alive()]
+
+    def get_stat(self, key: str) -> str | None:
+        found = Cluster.objects.alive().filter(pk=key.rpartition(":")[2]).first()
+        return SignedPackage.dumps(as_stat(found), True) if found else None
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        raise RuntimeError("Only this project's own qcluster tells about clusters.")
+
+
+def as_stat(cluster: Cluster) -> Stat:
+    """A cluster as Django-Q2 describes one; of its workers the numbers are known here, not the process ids."""
+    stat = Stat.__new__(Stat)
+    Status.__init__(stat, cluster.pid, cluster.pk)
+    stat.host, stat.tob, stat.timestamp = cluster.host, cluster.started_at, cluster.heartbeat_at
+    stat.workers = list(range(1, cluster.workers + 1))
+    stat.status = Conf.WORKING if cluster.busy else Conf.IDLE
+    stat.broker = None  # left out of the package
+    return stat

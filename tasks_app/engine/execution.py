@@ -10,23 +10,19 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django_tasks.base import Task, TaskResult, TaskResultStatus
+from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
 
 from tasks_app import catalog
 from tasks_app.engine.context import Cancelled, Report, RunContext
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.models import Failure, Status
 from tasks_app.retries import NO_RETRY, RetryPolicy
-
-NEW_CODE = RetryPolicy(retry_on=(BaseException,), backoff=20)
-"""A task that is not there, or cannot be imported, may be there in a moment: this worker has the code of before the
-deployment, or of one that is just being mended."""
 
 
 @dataclass(slots=True)
@@ -71,6 +67,8 @@ class Outcome:
     progress: dict[str, Any] | None = None
     retry_in: float | None = None
     """Seconds until the next attempt, for a failure that is not the end of the run."""
+    is_unknown: bool = False
+    """This worker's code does not have the task: perhaps another's has, so this was no attempt."""
 
     @property
     def seconds(self) -> float:
@@ -103,17 +101,17 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
         call: Callable[..., Any] = task.func if isinstance(task, Task) else task
         first: list[RunContext] = []
         if isinstance(task, Task) and task.takes_context:
-            first = [RunContext(task_result=told(run, task, worker), report=report, is_cancelled=is_cancelled)]
+            first = [RunContext(task_result=as_result(run, task, worker), report=report, is_cancelled=is_cancelled)]
         if signature := signature_of(call):
             signature.bind(*first, *run.args, **run.kwargs)
     except catalog.UnknownTask as error:
         outcome.fail(Failure.REJECTED, str(error))
-        outcome.retry_in = NEW_CODE.wait_after(error, run.attempt, run.max_attempts)
+        outcome.is_unknown = True
     except TypeError as error:
         outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {error}.")
     except BaseException as error:  # importing the task's module ran its code, which may do anything
         outcome.fail(Failure.REJECTED, f"{run.task_path} cannot be loaded: {sentence_of(error)}", error)
-        outcome.retry_in = NEW_CODE.wait_after(error, run.attempt, run.max_attempts)
+        outcome.is_unknown = True
     else:
         try:
             called = async_to_sync(call) if inspect.iscoroutinefunction(call) else call
@@ -192,9 +190,9 @@ def policy_of(task: object) -> RetryPolicy:
     return getattr(task, "policy", NO_RETRY)
 
 
-def told(run: ClaimedRun, task: Task[..., Any], worker: str) -> TaskResult[Any]:
-    """The run as Django Tasks describes it to a task, while it runs."""
-    return TaskResult(
+def as_result(run: ClaimedRun, task: Task[..., Any], worker: str, outcome: Outcome | None = None) -> TaskResult[Any]:
+    """The run as Django Tasks describes it to a task while it runs, or with an outcome to receivers at its end."""
+    result: TaskResult[Any] = TaskResult(
         task=task,
         id=str(run.id),
         status=TaskResultStatus.RUNNING,
@@ -208,6 +206,16 @@ def told(run: ClaimedRun, task: Task[..., Any], worker: str) -> TaskResult[Any]:
         errors=[],
         worker_ids=[worker] * run.attempt,  # Django counts attempts by them
     )
+    if outcome is None:
+        return result
+    successful = outcome.status == Status.SUCCESSFUL
+    if outcome.exception:
+        result.errors.append(TaskError(exception_class_path=outcome.exception, traceback=outcome.traceback))
+    status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
+    ended = replace(result, status=status, finished_at=run.claimed_at + timedelta(seconds=outcome.ended))
+    value = json.loads(outcome.return_value) if outcome.return_value is not None else None
+    object.__setattr__(ended, "_return_value", value)
+    return ended
 
 
 def sentence_of(error: BaseException) -> str:

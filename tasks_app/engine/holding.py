@@ -6,8 +6,11 @@ import json
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
+from django.conf import settings
 from psycopg.rows import TupleRow
 
 from tasks_app.engine import statements
@@ -35,6 +38,8 @@ class Holding:
         self.done: list[tuple[ClaimedRun, Outcome]] = []
         self.owed: list[ClaimedRun] = []
         self.lines: list[Line] = []
+        self.ended: list[tuple[ClaimedRun, Outcome]] = []
+        """Recorded, and to be told to signal receivers."""
         self.settling = threading.RLock()
 
     @property
@@ -60,12 +65,16 @@ class Holding:
         """
         with self.settling:
             done, owed, lines = list(self.done), list(self.owed), list(self.lines)
-            finished = claimed = None
+            ended = [pair for pair in done if not pair[1].is_unknown]
+            unknown = [pair for pair in done if pair[1].is_unknown]
+            finished = missed = claimed = None
             with connection.pipeline():
                 if lines:
                     connection.execute(statements.LOG, self._columns(lines))
-                if done:
-                    finished = connection.execute(statements.FINISH, self._endings(done))
+                if ended:
+                    finished = connection.execute(statements.FINISH, self._endings(ended))
+                if unknown:
+                    missed = connection.execute(statements.NOT_FOUND, self._unknown(unknown))
                 if owed:
                     connection.execute(
                         statements.RELEASE,
@@ -74,11 +83,13 @@ class Holding:
                 if claim:
                     claimed = connection.execute(statements.CLAIM, claim)
             del self.owed[: len(owed)], self.lines[: len(lines)]
-            if done and finished:
+            if finished:
                 taken = {row[0] for row in finished.fetchall()}
-                for run, outcome in done:
+                for run, outcome in ended:
                     self._tell(connection, run, outcome, taken=run.id in taken)
-                del self.done[: len(done)]
+            if missed:
+                self._tell_unknown(unknown, missed.fetchall())
+            del self.done[: len(done)]
             return [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
 
     def settle_singly(self, connection: Connection) -> None:
@@ -90,6 +101,11 @@ class Holding:
         with self.settling:
             while self.done:
                 run, outcome = self.done[0]
+                if outcome.is_unknown:
+                    missed = connection.execute(statements.NOT_FOUND, self._unknown([(run, outcome)]))
+                    self._tell_unknown([(run, outcome)], missed.fetchall())
+                    del self.done[0]
+                    continue
                 try:
                     taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
                 except psycopg.DataError as error:
@@ -126,6 +142,32 @@ class Holding:
             "retry_in": [outcome.retry_in for outcome in outcomes],
         }
 
+    def _unknown(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
+        return {
+            "me": self.me,
+            "id": [run.id for run, _ in done],
+            "attempt": [run.attempt for run, _ in done],
+            "message": [outcome.message for _, outcome in done],
+            "entry": [outcome.entry for _, outcome in done],
+            "patience": settings.UNKNOWN_TASK_SECONDS,
+        }
+
+    def _tell_unknown(self, unknown: list[tuple[ClaimedRun, Outcome]], rows: Sequence[tuple[Any, ...]]) -> None:
+        """One line a run; a run that is not among the rows is somebody else's by now, and nothing was done with it."""
+        became = {run_id: (status, wait) for run_id, status, wait in rows}
+        for run, outcome in unknown:
+            status, wait = became.get(run.id, (None, None))
+            if status == Status.READY:
+                logger.warning(
+                    "run %s given back: %s Due again in %.0f s, worker %d",
+                    run.id, one_line(outcome.message or "", 300), wait.total_seconds(), self.number,
+                )  # fmt: skip
+            elif status is not None:
+                logger.warning(
+                    "run %s ended as %s/%s: %s worker %d",
+                    run.id, status, outcome.failure, one_line(outcome.message or "", 300), self.number,
+                )  # fmt: skip
+
     def _tell(self, connection: Connection, run: ClaimedRun, outcome: Outcome, *, taken: bool) -> None:
         """The closing line of the log: it is written once the database has the outcome, not before."""
         if not taken:
@@ -138,6 +180,8 @@ class Holding:
                     run.id, outcome.status, self.number,
                 )  # fmt: skip
                 return
+        if outcome.retry_in is None:
+            self.ended.append((run, outcome))
         failed = outcome.status == Status.FAILED
         again = "" if outcome.retry_in is None else f", tried again in {outcome.retry_in:.1f} s"
         logger.log(

@@ -206,7 +206,8 @@ class Pool:
                     process.kill_group(child.pid)
             elif deadline and now >= deadline + settings.CANCEL_GRACE_SECONDS and child.overtime is None:
                 child.overtime = child.slot.at_hand
-                logger.error("worker %d goes on with run %s past its limit and is ended", child.number, child.overtime)
+                what = f"run {child.overtime}" if child.overtime else "a signal receiver"
+                logger.error("worker %d goes on with %s past its limit and is ended", child.number, what)
                 process.kill_group(child.pid)
 
     def end_the_greedy(self) -> None:

@@ -70,6 +70,7 @@ class Sentinel:
         self.lost += [Lost(slot.holder, slot.begun, said) for slot in self.slots if slot.holder]
         self._talk_to_database()
         self.lost += self.pool.look_after()
+        self.next_beat = 0.0  # there are workers now: tell
         logger.info(
             "cluster %s is ready: %d workers on %s take from %s",
             self.name, self.pool.size, self.host, ", ".join(self.pool.queues),

@@ -62,6 +62,10 @@ class Slot:
         self._begun += 1
         COUNT.pack_into(self._memory, self._count_at, self._begun)
 
+    def limit(self, deadline: float) -> None:
+        """Another deadline, for what is done beside the run's own code."""
+        DEADLINE.pack_into(self._memory, self._deadline_at, deadline)
+
     def settle(self) -> None:
         """The database has the results of all that had begun."""
         self._begun = 0

@@ -89,7 +89,7 @@ SET status = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NULL 
   run_after = CASE WHEN done.retry_in IS NULL THEN run.run_after
     ELSE run.claimed_at + make_interval(secs => done.ended + done.retry_in) END,
   progress = coalesce(done.progress::jsonb, run.progress), return_value = done.return_value::jsonb,
-  failure = CASE WHEN done.retry_in IS NULL THEN done.failure END,
+  failure = CASE WHEN done.retry_in IS NULL THEN done.failure END, unknown_since = NULL,
   failure_message = CASE WHEN done.status = 'CANCELLED' OR done.retry_in IS NOT NULL THEN run.failure_message
     ELSE done.message END,
   attempts = CASE WHEN done.entry IS NULL THEN run.attempts ELSE run.attempts || jsonb_build_array(
@@ -103,6 +103,38 @@ FROM unnest(%(id)s::uuid[], %(attempt)s::int2[], %(status)s::text[], %(began)s::
 WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
   AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id
+"""
+
+# A task that this worker's code does not have, or cannot import: in a rolling deployment other code comes along, so the
+# run goes back uncharged, due again after a growing wait, until it was looked for long enough.
+NOT_FOUND = """
+UPDATE tasks_app_taskrun AS run
+SET status = held.becomes,
+  claimed_by = CASE WHEN held.becomes <> 'READY' THEN run.claimed_by END,
+  claimed_at = CASE WHEN held.becomes <> 'READY' THEN run.claimed_at END,
+  started_at = CASE WHEN held.becomes = 'FAILED' THEN run.claimed_at END, progress = NULL,
+  finished_at = CASE WHEN held.becomes <> 'READY' THEN held.now END,
+  attempt = run.attempt - CASE WHEN held.becomes = 'FAILED' THEN 0 ELSE 1 END,
+  run_after = CASE WHEN held.becomes = 'READY'
+    THEN held.now + least(greatest(held.now - held.since, interval '1 s'), interval '15 s') ELSE run.run_after END,
+  unknown_since = held.since,
+  failure = CASE WHEN held.becomes = 'FAILED' THEN 'rejected' END,
+  failure_message = CASE WHEN held.becomes = 'CANCELLED' THEN run.failure_message ELSE held.message END,
+  attempts = CASE WHEN held.becomes <> 'FAILED' THEN run.attempts ELSE run.attempts || jsonb_build_array(
+    held.entry::jsonb || jsonb_build_object('attempt', run.attempt, 'worker', run.claimed_by,
+      'started_at', run.claimed_at, 'ended_at', held.now)) END
+FROM (
+  SELECT own.id, missing.message, missing.entry, now.at AS now, coalesce(own.unknown_since, now.at) AS since,
+    CASE WHEN own.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
+      WHEN now.at - coalesce(own.unknown_since, now.at) < make_interval(secs => %(patience)s) THEN 'READY'
+      ELSE 'FAILED' END AS becomes
+  FROM (SELECT clock_timestamp() AS at) AS now,
+    unnest(%(id)s::uuid[], %(attempt)s::int2[], %(message)s::text[], %(entry)s::text[])
+      AS missing(id, attempt, message, entry)
+  JOIN tasks_app_taskrun AS own ON own.id = missing.id AND own.attempt = missing.attempt
+    AND own.claimed_by IS NOT DISTINCT FROM %(me)s AND own.status IN ('READY', 'RUNNING')) AS held
+WHERE run.id = held.id AND run.claimed_by IS NOT DISTINCT FROM %(me)s AND run.status IN ('READY', 'RUNNING')
+RETURNING run.id, run.status, run.run_after - clock_timestamp()
 """
 
 LOG = """

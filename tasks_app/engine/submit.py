@@ -5,16 +5,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django_tasks.base import Task, TaskResult, TaskResultStatus
 from django_tasks.exceptions import InvalidTaskError
 from django_tasks.utils import normalize_json
+from typing_extensions import ParamSpec
 
 from tasks_app.engine import statements
+from tasks_app.engine.connect import execute_prepared
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models import Status, TaskRun
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Call = Sequence[Any] | Mapping[str, Any]
 
@@ -42,16 +48,13 @@ class Submission:
 
         Raises `InvalidTaskError` when the arguments are not JSON that PostgreSQL can keep.
         """
-        args, kwargs, args_json, kwargs_json = self._as_json(self.args, self.kwargs)
-        given: dict[str, Any] = {"id": self.id, "args": args_json, "kwargs": kwargs_json, **self._options()}
-        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(statements.ENQUEUE, given)
-            run_after, enqueued_at, _ = cursor.fetchone()
+        given = self._options()
+        run_after, enqueued_at = self._insert(given)
         return TaskRun(
             id=self.id,
             task_path=self.task_path,
-            args=args,
-            kwargs=kwargs,
+            args=self.args,
+            kwargs=self.kwargs,
             queue_name=self.queue_name,
             priority=self.priority,
             status=Status.READY,
@@ -61,6 +64,30 @@ class Submission:
             max_attempts=given["max_attempts"],
             timeout=self.timeout,
         )
+
+    def store_for(self, task: Task[P, T]) -> TaskResult[T]:
+        """The same, answered as Django Tasks tells it, which costs less than a row's object."""
+        _, enqueued_at = self._insert(self._options())
+        return TaskResult(
+            task=task,
+            id=str(self.id),
+            status=TaskResultStatus.READY,
+            enqueued_at=enqueued_at,
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=list(self.args),
+            kwargs=dict(self.kwargs),
+            backend=task.backend,
+            errors=[],
+            worker_ids=[],
+        )
+
+    def _insert(self, options: dict[str, Any]) -> tuple[datetime, datetime]:
+        """Store the row, and keep the arguments as JSON has them; answers `run_after` and `enqueued_at`."""
+        self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
+        row = execute_prepared(statements.ENQUEUE, {"id": self.id, "args": args, "kwargs": kwargs, **options})
+        return row[0], row[1]
 
     def store_many(self, calls: Iterable[Call]) -> list[uuid.UUID]:
         """Insert a run for each call, all of them or, raising `InvalidTaskError`, none; returns their ids in order."""

@@ -20,6 +20,7 @@ from tasks_app.engine.capture import RunLogHandler, capture_output
 from tasks_app.engine.connect import connect
 from tasks_app.engine.execution import ClaimedRun, execute, on_cancel_signal
 from tasks_app.engine.holding import Connection, Holding
+from tasks_app.engine.receivers import Receivers
 from tasks_app.engine.reporter import Reporter
 from tasks_app.engine.slots import BATCH, Slot
 
@@ -59,6 +60,7 @@ class Worker:
         self.title = f"qcluster {cluster} worker {number}"
         self.holding = Holding(me, number, slot)
         self.reporter = Reporter(self.holding, self.title)
+        self.receivers = Receivers(me, slot)
         self.run_log = RunLogHandler(self.holding.lines.append)
         self.stopping = False
         self.is_quiet = False
@@ -79,6 +81,7 @@ class Worker:
         logging.getLogger().addHandler(self.run_log)
         self.printed = capture_output()
         process.title(self.cluster, "worker idle")
+        self.receivers.worker_began(self.title)
         while True:
             self._listen(0)
             if self._is_batch_over():
@@ -138,15 +141,29 @@ class Worker:
         close_old_connections()
         self._claimed_at = time.monotonic()
         self.holding.waiting.extend(runs)
+        self._tell_receivers()
         if runs and self.woken:
             self.woken = False
             self.channel.say(MORE)
         return bool(runs)
 
+    def _tell_receivers(self) -> None:
+        """Of the runs that the database has as ended."""
+        ended, self.holding.ended = self.holding.ended, []
+        if self.receivers.await_ends:
+            for run, outcome in ended:
+                self.receivers.run_ended(run, outcome)
+            close_old_connections()
+
     def _adapt(self) -> None:
-        """Ask for as many runs as fit into BATCH_SECONDS, going by the last batch; at most twice as many as those."""
+        """Ask for as many runs as fit into BATCH_SECONDS, going by the last batch; at most twice as many as those.
+
+        Only one while somebody awaits their ends: a long run would hold up the news of a short one before it.
+        """
         done = len(self.holding.done)
-        if done:
+        if self.receivers.await_ends:
+            self.batch = 1
+        elif done:
             each = max((time.monotonic() - self._claimed_at) / done, 1e-6)
             self.batch = max(1, min(BATCH, int(BATCH_SECONDS / each), 2 * done))
 
@@ -169,8 +186,11 @@ class Worker:
             "run %s started: task %s, attempt %d of %d, worker %d",
             run.id, run.task_path, run.attempt, run.max_attempts, self.number,
         )  # fmt: skip
-        self.reporter.begin(run)
         self.run_log.begin(run)
+        if self.receivers.await_starts:
+            self.receivers.run_starts(run)
+            slot.limit(math.inf if run.timeout is None else time.monotonic() + run.timeout)
+        self.reporter.begin(run)
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
         if os.getpid() != self.pid:
             os._exit(0)  # the task forked, and this is the child coming back: run and connections are its parent's

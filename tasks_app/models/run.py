@@ -148,6 +148,7 @@ class TaskRun(models.Model):
     timeout = models.FloatField(null=True, help_text="Seconds that one attempt may take.")
 
     cancel_requested_at = models.DateTimeField(null=True, help_text="When somebody wished it ended.")
+    unknown_since = models.DateTimeField(null=True, help_text="When a worker first looked for its task in vain.")
 
     progress = models.JSONField(null=True, help_text='{"done": number, "total": number or null, "message": text}')
     return_value = models.JSONField(null=True)
@@ -184,8 +185,15 @@ class TaskRun(models.Model):
             # What failed lately.
             models.Index(fields=["-finished_at"], name="run_failed", condition=Q(status=Status.FAILED)),
             models.Index(fields=["-enqueued_at", "-id"], name="run_newest"),
-            models.Index(fields=["status", "-enqueued_at", "-id"], name="run_status_newest"),
-            models.Index(fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest"),
+            # These two leave out what they are not asked for, because each claim and finish writes every index anew.
+            models.Index(
+                fields=["status", "-enqueued_at", "-id"],
+                name="run_status_newest",
+                condition=Q(status__in=(Status.RUNNING, *FINISHED)),
+            ),
+            models.Index(
+                fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest", condition=Q(owner__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

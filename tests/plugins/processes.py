@@ -110,8 +110,10 @@ def qcluster(transactional_db: None, tmp_path: Path) -> Iterator[ClusterFactory]
     """Starts real `manage.py qcluster` processes; keywords become environment variables."""
     clusters: list[RunningProcess] = []
 
-    def start(*, wait: bool = True, **environment: object) -> RunningProcess:
+    def start(*, wait: bool = True, first: str = "", **environment: object) -> RunningProcess:
         command = [sys.executable, "manage.py", "qcluster"]
+        if first:  # Python that its process runs before the command
+            command = [sys.executable, "-c", f"{first}\nimport manage; manage.main()", "qcluster"]
         output = tmp_path / f"qcluster-{len(clusters)}.txt"
         started = RunningProcess(command, output, _environment(tmp_path, environment))
         clusters.append(started)
@@ -171,7 +173,11 @@ def database_url() -> str:
     user = ":".join(quote(part, safe="") for part in (found["USER"], found["PASSWORD"]) if part)
     port = f":{found['PORT']}" if found["PORT"] else ""
     # Not the pool, nor what only Django understands: what is left is libpq's.
-    options = {name: value for name, value in found["OPTIONS"].items() if isinstance(value, str | int)}
+    options = {
+        name: value
+        for name, value in found["OPTIONS"].items()
+        if isinstance(value, str | int) and name != "prepare_threshold"
+    }
     query = f"?{urlencode(options)}" if options else ""
     return f"postgresql://{user}@{host}{port}/{quote(found['NAME'], safe='')}{query}"
 
