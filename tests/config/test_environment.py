@@ -47,3 +47,13 @@ def test_without_a_secret_key_nothing_starts_outside_debug() -> None:
 
     assert done.returncode == 1
     assert "SECRET_KEY is not set." in done.stderr
+
+
+@pytest.mark.parametrize(("query", "threshold"), [("", "0"), ("?prepare_threshold=none", "None")])
+def test_statements_are_prepared_unless_the_database_url_says_no(query: str, threshold: str) -> None:
+    environment = os.environ | {"DATABASE_URL": f"postgresql://x@localhost/x{query}"}
+    told = subprocess.run(
+        [sys.executable, "-c", "from config.settings import options; print(options['prepare_threshold'])"],
+        cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert told.stdout.strip() == threshold, told.stderr

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Schedule
 from django_q.tasks import async_task, schedule
@@ -194,3 +196,38 @@ NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  what a caller may give by mistake
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidTaskError):
         outcomes.succeeds.using(**options)
+
+
+def prepared() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INSERT INTO tasks_app_taskrun%%'"
+        )
+        return cursor.fetchone()[0]
+
+
+def test_the_insert_is_prepared_once_a_connection() -> None:
+    connection.force_debug_cursor = False
+    before = prepared()
+
+    for _ in range(3):
+        outcomes.succeeds.enqueue()
+
+    assert prepared() == max(before, 1)
+    assert TaskRun.objects.count() == 3
+
+
+def test_whoever_watches_queries_sees_the_insert() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        outcomes.succeeds.enqueue()
+
+    assert [query["sql"].split()[:3] for query in queries] == [["INSERT", "INTO", "tasks_app_taskrun"]]
+
+
+def test_in_a_broken_transaction_nothing_is_stored() -> None:
+    with pytest.raises(TransactionManagementError), transaction.atomic():
+        with pytest.raises(IntegrityError), transaction.atomic(savepoint=False):
+            raise IntegrityError
+        outcomes.succeeds.enqueue()
+
+    assert not TaskRun.objects.exists()
