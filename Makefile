@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 LOCAL := DEBUG=1 SECRET_KEY=only-for-checks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt clean install venv
+.PHONY: help run test soak bench lint fmt clean install venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ run: $(VENV)/.run-installed ## database, web and worker in this terminal (PORT=8
 
 test: $(VENV)/.test-installed ## the whole test suite (ARGS="-k name -x")
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.test-installed ## random faults under load, and the proof that nothing was lost (MINUTES=5 SEED=by chance)
+	@exec $(BIN)/python -m soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(VENV)/.run-installed bench/.venv/.installed ## speed beside the alternatives (ONLY=dumbwaiter,celery ROUNDS= TASKS= ROWS=)
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

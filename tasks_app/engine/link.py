@@ -127,6 +127,16 @@ class Link:
             logger.error("run %s of %s lost its worker: %s", run_id, task_path, outcome)
         return bool(lost or given_back)
 
+    def held_by_nobody(self, alive: list[str]) -> list[Lost]:
+        """Holders of runs that are no more: their claims came true after they had died or were declared lost.
+
+        Of this cluster's own workers nothing had begun, as all that had was taken back at their death.
+        """
+        held = statements.holder(self.short_id, whole_cluster=True)
+        rows = self.db.execute(statements.HELD_BY_NOBODY, {**held, "alive": alive}).fetchall()
+        said = "Whoever took it was gone before it could begin."
+        return [Lost(claimed_by, [] if is_ours else None, said) for claimed_by, is_ours in rows]
+
     def look_around(self) -> bool:
         """Rescue the runs of clusters whose heartbeat this one saw standing still for LOST_AFTER_SECONDS.
 

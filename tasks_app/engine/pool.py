@@ -48,7 +48,8 @@ class Lost:
     """A worker that died, and what is known of the runs that it held."""
 
     claimed_by: str
-    begun: list[uuid.UUID]
+    begun: list[uuid.UUID] | None
+    """None when nobody knows."""
     sentence: str
     overtime: uuid.UUID | None = None
 

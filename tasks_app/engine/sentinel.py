@@ -158,6 +158,7 @@ class Sentinel:
             if now >= self.next_look and self.stopping_since is None:
                 self.next_look = now + LOOK_AROUND_SECONDS
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
+                self.lost += self.link.held_by_nobody([child.claimed_by for child in self.pool.children.values()])
         except psycopg.Error as error:
             self.link.disconnect(error)
             self._listen()
@@ -203,6 +204,10 @@ class Sentinel:
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""
         logger.error("cluster %s was silent too long and was declared lost: its workers start over", self.name)
+        # Until this moment its workers went on, and may have taken more than what was given to others.
+        ended = list(self.pool.children.values())
         self.pool.kill()
+        said = "Its cluster had been declared lost, so its worker was ended."
+        self.lost += [Lost(child.claimed_by, child.slot.begun, said) for child in ended]
         self.link.begin_anew()
         self._listen()

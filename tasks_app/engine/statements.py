@@ -206,6 +206,19 @@ run AS (
 SELECT id, status, task_path, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
 """
 
+# A statement goes on in the database although its sender has died or was declared lost, so a claim may come true after
+# all that its worker held was taken back. Whoever holds a run is a worker that this sentinel knows to be alive, or one
+# of another cluster that is not gone.
+HELD_BY_NOBODY = """
+SELECT DISTINCT run.claimed_by, run.claimed_by >= %(holder)s AND run.claimed_by < %(beyond)s
+FROM tasks_app_taskrun AS run
+WHERE run.status IN ('READY', 'RUNNING') AND run.claimed_by IS NOT NULL
+  AND CASE WHEN run.claimed_by >= %(holder)s AND run.claimed_by < %(beyond)s THEN run.claimed_by <> ALL (%(alive)s)
+    ELSE EXISTS (SELECT FROM tasks_app_cluster AS gone
+      WHERE left(replace(gone.id::text, '-', ''), 12) = split_part(run.claimed_by, ':', 1)
+        AND (gone.lost_at IS NOT NULL OR gone.stopped_at IS NOT NULL)) END
+"""
+
 REGISTER = """
 INSERT INTO tasks_app_cluster
   (id, name, queues, host, pid, workers, busy, desired_state, started_at, heartbeat_at, rescued)

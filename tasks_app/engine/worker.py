@@ -127,6 +127,7 @@ class Worker:
             self._connection = self._reconnect()
         self._adapt()
         runs: list[ClaimedRun] = []
+        asked = time.monotonic()
         for queue in self.queues:
             claim = {"queue": queue, "me": self.me, "limit": self.batch}
             may_claim = not (self.stopping or self.is_quiet)
@@ -140,7 +141,10 @@ class Worker:
         reset_queries()
         close_old_connections()
         self._claimed_at = time.monotonic()
-        self.holding.waiting.extend(runs)
+        # An answer as old as this was read by a worker that stood still: its cluster may count as lost by now, and the
+        # runs be another's. Going back does nothing to those.
+        is_stale = self._claimed_at - asked > settings.LOST_AFTER_SECONDS / 2
+        (self.holding.owed if is_stale else self.holding.waiting).extend(runs)
         self._tell_receivers()
         if runs and self.woken:
             self.woken = False

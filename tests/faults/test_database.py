@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 import psycopg
 import pytest
 
-from tests.faults.conftest import Server
+from tests.server import Server
 from tests.waiting import wait_until
 
 COUNT = 300

@@ -8,7 +8,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.faults.conftest import Server
+from tests.server import Server
 from tests.waiting import wait_until
 
 COUNT = 200

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from config.local import BASE_DIR
-from tests.faults.conftest import Server
+from tests.server import Server
 
 
 def start(server: Server, *arguments: str, **environment: Any) -> subprocess.CompletedProcess[str]:

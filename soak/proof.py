@@ -1,0 +1,252 @@
+"""The audit at the end: what the database, the ledger and the producer say must fit together, run by run."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from soak.ledger import Execution
+from soak.load import KINDS, Promise
+from soak.tasks import LINES
+
+FINAL = {"SUCCESSFUL", "FAILED", "CANCELLED"}
+
+GIVEN_BACK = re.compile(
+    r"^(\S+) WARNING \d+ run (\S+) given back: its worker was stopped before it ended$", re.MULTILINE
+)
+"""What a stopping cluster says of a run that it did not let end. The attempt is not charged, so no entry tells of it:
+this line is the record of that loss."""
+
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    sentence: str
+    run: uuid.UUID | None = None
+
+
+@dataclass
+class Evidence:
+    """What everybody says."""
+
+    runs: Iterable[Run]
+    executions: Iterable[Execution]
+    promises: dict[int, Promise]
+    wished: set[uuid.UUID]
+    """Runs that were to be cancelled."""
+    lost_clusters: set[str]
+    """The short ids of clusters that were declared lost."""
+    given_back: dict[tuple[str, uuid.UUID], list[datetime]]
+    """By the short id of a cluster and the run: when it said so."""
+    log_lines: dict[uuid.UUID, int]
+    """How many lines each run has in its log."""
+
+
+@dataclass
+class Verdict:
+    violations: list[Violation] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    by_run: dict[uuid.UUID, list[Execution]] = field(default_factory=dict)
+    late: dict[str, list[uuid.UUID]] = field(default_factory=lambda: defaultdict(list))
+    """The runs that each holder began after its cluster was lost."""
+
+
+def given_back(output: Path) -> Iterator[tuple[uuid.UUID, datetime]]:
+    """The runs that a cluster said it gave back uncharged although they may have begun."""
+    with output.open(errors="replace") as lines:
+        for line in lines:
+            if found := GIVEN_BACK.match(line):
+                yield uuid.UUID(found[2]), datetime.fromisoformat(found[1])
+
+
+def judge(evidence: Evidence) -> Verdict:
+    verdict = Verdict()
+    counts = verdict.counts
+    executed: dict[uuid.UUID, list[Execution]] = defaultdict(list)
+    for execution in evidence.executions:
+        executed[execution.run].append(execution)
+        counts["executions"] += 1
+    verdict.by_run = executed
+
+    numbers: Counter[int] = Counter()
+    seen: set[uuid.UUID] = set()
+    for run in evidence.runs:
+        run_id = run["id"]
+        seen.add(run_id)
+        numbers[run["args"][0]] += 1
+        counts["runs"] += 1
+        counts[run["status"]] += 1
+        found = executed.get(run_id, [])
+        counts["more than one execution"] += len(found) > 1
+        for entry in run["attempts"]:
+            counts[f"attempt ended by {entry['reason']}"] += 1
+        judging = Judging(run, found, evidence, verdict)
+        verdict.violations += [Violation(sentence, run_id) for sentence in judging.complaints()]
+
+    for holder, late in verdict.late.items():
+        for run_id in late[1:]:  # the one at hand cannot know; before the next it could
+            said = f"{holder} began it after its cluster was lost, and {late[0]} before it"
+            verdict.violations.append(Violation(said, run_id))
+    for run_id in executed.keys() - seen:
+        number = executed[run_id][0].number
+        promise = evidence.promises.get(number)
+        said = promise.value if promise else "never sent"
+        verdict.violations.append(Violation(f"number {number} ({said}) was executed and has no run", run_id))
+    for number, promise in evidence.promises.items():
+        counts[promise.value] += 1
+        if promise is Promise.KEPT and numbers[number] != 1:
+            verdict.violations.append(Violation(f"number {number} was committed and has {numbers[number]} runs"))
+        if promise is Promise.TAKEN_BACK and numbers[number]:
+            verdict.violations.append(Violation(f"number {number} was rolled back and has a run"))
+        if promise is Promise.IN_DOUBT and numbers[number] > 1:
+            verdict.violations.append(Violation(f"number {number} was sent once and has {numbers[number]} runs"))
+    for number in numbers.keys() - evidence.promises.keys():
+        verdict.violations.append(Violation(f"number {number} has a run and was never sent"))
+    return verdict
+
+
+class Judging:
+    """One run: its row, its entries and its executions."""
+
+    def __init__(self, run: Run, executions: list[Execution], evidence: Evidence, verdict: Verdict) -> None:
+        self.run, self.executions, self.evidence, self.verdict = run, executions, evidence, verdict
+        self.entries: list[dict[str, Any]] = run["attempts"]
+        self.kind = KINDS[run["task_path"].rpartition(".")[2]]
+
+    def complaints(self) -> Iterator[str]:
+        if self.run["status"] not in FINAL:
+            yield f"it is {self.run['status']}, held by {self.run['claimed_by']}, and not final"
+            return
+        yield from self.of_its_columns()
+        yield from self.of_its_attempts()
+        yield from self.of_its_end()
+        yield from self.of_its_executions()
+        is_talk = self.run["status"] == "SUCCESSFUL" and self.run["task_path"].endswith(".talks")
+        if is_talk and self.evidence.log_lines.get(self.run["id"], 0) < LINES:
+            yield "lines of its log are missing"
+
+    def of_its_columns(self) -> Iterator[str]:
+        run, status = self.run, self.run["status"]
+        told = [run[name] for name in ("enqueued_at", "claimed_at", "started_at", "finished_at") if run[name]]
+        if told != sorted(told):
+            yield f"its times are not in order: {', '.join(map(str, told))}"
+        if run["finished_at"] is None:
+            yield "it is final and has no end"
+        if (run["failure"] is not None) != (status == "FAILED"):
+            yield f"it is {status} with the failure {run['failure']}"
+        if (run["return_value"] is not None) != (status == "SUCCESSFUL"):
+            yield f"it is {status} with the result {run['return_value']!r}"
+        if status == "SUCCESSFUL" and run["return_value"] != run["args"][0]:
+            yield f"its result is {run['return_value']!r}, not its number {run['args'][0]}"
+        if status != "CANCELLED" and (run["claimed_by"] is None or run["started_at"] is None):
+            yield f"it is {status}, and who ended it or when it began is not written"
+
+    def of_its_attempts(self) -> Iterator[str]:
+        """Each attempt that was charged has one entry, but for the one that succeeded."""
+        run = self.run
+        if not 0 <= run["attempt"] <= run["max_attempts"]:
+            yield f"it had {run['attempt']} attempts of {run['max_attempts']}"
+        expected = run["attempt"] - (run["status"] == "SUCCESSFUL")
+        if [entry["attempt"] for entry in self.entries] != list(range(1, expected + 1)):
+            yield f"it is {run['status']} at attempt {run['attempt']} with entries of other attempts"
+        for entry in self.entries:
+            if not entry["started_at"] <= entry["ended_at"]:
+                yield f"attempt {entry['attempt']} ended before it began"
+
+    def of_its_end(self) -> Iterator[str]:
+        """It ended as its task is meant to, was cancelled by somebody, or lost its worker again and again."""
+        run, status, failure = self.run, self.run["status"], self.run["failure"]
+        if status == "CANCELLED":
+            if run["id"] not in self.evidence.wished:
+                yield "it is cancelled, and nobody wished that"
+        elif failure == "worker_lost":
+            if run["attempt"] < run["max_attempts"]:
+                yield f"it was given up at attempt {run['attempt']} of {run['max_attempts']}"
+        elif (status, failure) != (self.kind.status, self.kind.failure):
+            yield f"it ended as {status}/{failure}: {run['failure_message']}"
+        if status == "FAILED" and (not self.entries or self.entries[-1]["reason"] != failure):
+            yield f"it failed by {failure}, and its last entry does not say so"
+
+    def of_its_executions(self) -> Iterator[str]:
+        """At least once, a second time only after a recorded loss, and never beside a live claim."""
+        run = self.run
+        final = (run["attempt"], run["claimed_by"])
+        succeeded = run["status"] == "SUCCESSFUL"
+        if succeeded and not any(one.key == final and one.how == "returned" for one in self.executions):
+            yield "it is SUCCESSFUL, and nothing was executed to its end for that"
+        entries = {(entry["attempt"], entry["worker"]): entry for entry in self.entries}
+        given_back = {
+            cluster: list(self.evidence.given_back.get((cluster, run["id"]), ()))
+            for cluster in {one.cluster for one in self.executions}
+        }
+        keys = Counter(one.key for one in self.executions)
+        yield from (f"attempt {key[0]} was executed {n} times by {key[1]}" for key, n in keys.items() if n > 1)
+        over: datetime | None = None
+        timely = list(self.timely(entries))
+        for before, execution in zip([None, *timely], timely, strict=False):
+            said = f"attempt {execution.attempt} by {execution.holder}"
+            if before is not None:
+                if over is None or over > execution.began:
+                    yield f"{said} began at {execution.began}, before the claim of {before.holder} was over ({over})"
+                beside = before.holder in (execution.beside or ())
+                if (beside or (before.ended and before.ended > execution.began)) and (
+                    before.cluster not in self.evidence.lost_clusters
+                ):
+                    yield f"{said} began beside {before.holder}, whose cluster was not lost"
+            if entry := entries.get(execution.key):
+                over = datetime.fromisoformat(entry["ended_at"])
+            elif succeeded and execution.key == final:
+                over = None  # nothing may come after a success
+                if execution.began < run["run_after"]:
+                    yield f"{said} began at {execution.began}, although it was not to begin before {run['run_after']}"
+            elif given_back[execution.cluster]:
+                over = given_back[execution.cluster].pop(0)
+                self.verdict.counts["given back at a stop after it had begun"] += 1
+            else:
+                over = None
+                yield f"{said} was executed, and nothing is recorded of it"
+
+    def timely(self, entries: dict[tuple[int, str], dict[str, Any]]) -> Iterator[Execution]:
+        """Without those of a worker that was frozen between its claim and the first line of the task.
+
+        When it goes on, its cluster is lost and its claim is over, and so recorded. Nobody can tell that from one that
+        was frozen right after its line in the ledger, and nothing of what it does counts.
+        """
+        for one in self.executions:
+            entry = entries.get(one.key)
+            if (
+                entry
+                and entry["reason"] == "worker_lost"
+                and one.cluster in self.evidence.lost_clusters
+                and one.began >= datetime.fromisoformat(entry["ended_at"])
+            ):
+                self.verdict.late[one.holder].append(one.run)
+            else:
+                yield one
+
+
+def history(run: Run, executions: list[Execution]) -> list[str]:
+    """All that is known of a run, in the order in which it happened."""
+    told = [(run[name], name) for name in ("enqueued_at", "claimed_at", "started_at", "finished_at") if run[name]]
+    for entry in run["attempts"]:
+        words = f"attempt {entry['attempt']} by {entry['worker']}, {entry['reason']}: {entry['message']}"
+        told += [(datetime.fromisoformat(entry["started_at"]), f"entry: start of {words}")]
+        told += [(datetime.fromisoformat(entry["ended_at"]), f"entry: end of {words}")]
+    for one in executions:
+        beside = f", beside {', '.join(one.beside)}" if one.beside else ""
+        told += [(one.began, f"ledger: attempt {one.attempt} by {one.holder} begins{beside}")]
+        if one.ended:
+            told += [(one.ended, f"ledger: attempt {one.attempt} by {one.holder} ends, {one.how}")]
+    head = (
+        f"{run['task_path']}{tuple(run['args'])} in {run['queue_name']}: {run['status']}/{run['failure']}, "
+        f"attempt {run['attempt']} of {run['max_attempts']}, claimed by {run['claimed_by']}, "
+        f"cancel requested {run['cancel_requested_at']}"
+    )
+    return [head, *(f"{at:%H:%M:%S.%f} {words}" for at, words in sorted(told, key=lambda one: one[0]))]

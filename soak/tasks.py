@@ -1,0 +1,188 @@
+"""The tasks of the soak, named by what they do; each writes its execution into the ledger before anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from soak import ledger
+from tasks_app.backend import task
+from tasks_app.engine.context import RunContext
+from tasks_app.retries import RetryLater
+
+logger = logging.getLogger("soak")
+
+LINES = 3
+"""How many lines `talks` leaves in the run's log."""
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Temporary(Exception):
+    pass
+
+
+@contextmanager
+def written(context: RunContext, number: int) -> Iterator[None]:
+    """A line in the ledger when the block begins, completed when it ends, unless its process is ended first."""
+    holder = context.task_result.worker_ids[-1]
+    line = ledger.begin(uuid.UUID(context.run_id), number, context.attempt, holder)
+    how = "returned"
+    try:
+        yield
+    except BaseException as error:
+        how = type(error).__name__
+        raise
+    finally:
+        ledger.end(line, how)
+
+
+# Tasks that succeed
+
+
+@task(takes_context=True)
+def quick(context: RunContext, number: int) -> int:
+    with written(context, number):
+        return number
+
+
+@task(takes_context=True)
+def naps(context: RunContext, number: int, seconds: float) -> int:
+    with written(context, number):
+        time.sleep(seconds)
+        return number
+
+
+@task(takes_context=True)
+async def naps_async(context: RunContext, number: int, seconds: float) -> int:
+    with written(context, number):
+        await asyncio.sleep(seconds)
+        return number
+
+
+@task(takes_context=True)
+def progresses(context: RunContext, number: int, seconds: float) -> int:
+    """Long, and tells so; heeds the wish to cancel it."""
+    with written(context, number):
+        for step in range(50):
+            context.check_cancelled()
+            context.progress(step, 50, f"step {step}")
+            time.sleep(seconds / 50)
+        return number
+
+
+@task(takes_context=True)
+def talks(context: RunContext, number: int, seconds: float) -> int:
+    with written(context, number):
+        for line in range(LINES - 1):
+            logger.info("line %d of number %d", line, number)
+            time.sleep(seconds / LINES)
+        print("the last line of number", number)
+        return number
+
+
+@task(takes_context=True, max_attempts=4, retry_on=(Temporary,), backoff=0.2)
+def succeeds_at_last(context: RunContext, number: int) -> int:
+    with written(context, number):
+        if context.attempt < 3:
+            raise Temporary(f"not yet, {context.attempt}")
+        return number
+
+
+@task(takes_context=True)
+def asks_for_another_try(context: RunContext, number: int) -> int:
+    with written(context, number):
+        if context.attempt == 1:
+            raise RetryLater(0.5, "the shop is closed")
+        return number
+
+
+@task(takes_context=True)
+def leaves_a_child(context: RunContext, number: int) -> int:
+    """Its child lingers until the worker ends."""
+    with written(context, number):
+        pid = os.fork()
+        if pid == 0:
+            os.execvp("sleep", ["sleep", "3600"])
+        ledger.adopt(pid)
+        return number
+
+
+@task(takes_context=True)
+def dies_once(context: RunContext, number: int) -> int:
+    with written(context, number):
+        if context.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+
+# Tasks that fail
+
+
+@task(takes_context=True)
+def fails(context: RunContext, number: int) -> None:
+    with written(context, number):
+        raise ValueError("on purpose")
+
+
+@task(takes_context=True)
+def fails_unprintably(context: RunContext, number: int) -> None:
+    with written(context, number):
+        raise Unprintable
+
+
+@task(takes_context=True, max_attempts=2, retry_on=(Temporary,), backoff=0.2)
+def keeps_failing(context: RunContext, number: int) -> None:
+    with written(context, number):
+        raise Temporary("still not")
+
+
+@task(takes_context=True)
+def exits(context: RunContext, number: int) -> None:
+    with written(context, number):
+        sys.exit(3)
+
+
+@task(takes_context=True)
+def interrupts(context: RunContext, number: int) -> None:
+    with written(context, number):
+        raise KeyboardInterrupt
+
+
+@task(takes_context=True, timeout=0.3)
+def sleeps_too_long(context: RunContext, number: int) -> None:
+    with written(context, number):
+        time.sleep(60)
+
+
+@task(takes_context=True, timeout=0.3, max_attempts=2)
+def swallows_its_time_limit(context: RunContext, number: int) -> None:
+    with written(context, number):
+        while True:
+            try:
+                while True:
+                    time.sleep(0.01)
+            except BaseException:
+                logger.debug("swallowed, as careless tasks do")
+
+
+@task(takes_context=True, max_attempts=2)
+def ends_its_process(context: RunContext, number: int) -> None:
+    with written(context, number):
+        os._exit(7)
+
+
+@task(takes_context=True, max_attempts=2)
+def kills_its_process(context: RunContext, number: int) -> None:
+    with written(context, number):
+        os.kill(os.getpid(), signal.SIGKILL)
