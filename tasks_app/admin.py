@@ -179,7 +179,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
         ("Arguments and result", {"fields": ("positional", "named", "result")}),
         ("Life", {"fields": ("enqueued_at", "run_after", "claimed_at", "started_at", "finished_at", "wait", "ran")}),
         ("Attempts", {"fields": ("tries", "claimed_by", "timeout", "told")}),
-        ("Queue", {"fields": ("queue_name", "priority", "progress")}),
+        ("Queue", {"fields": ("queue_name", "priority", "progress", "schedule_name")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskRun]:
@@ -274,3 +274,6 @@ class ClusterAdmin(ReadOnlyAdmin):
     @admin.display(description="queues")
     def taken(self, cluster: Cluster) -> str:
         return ", ".join(cluster.queues)
+
+
+from tasks_app import schedule_admin  # noqa: E402, F401  it needs this module's pieces

@@ -1,6 +1,7 @@
 """Which tasks there are: the `@task` functions of every installed app, found by their dotted path."""
 
 import pydoc
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -41,6 +42,13 @@ def find(path: str) -> Task[..., Any] | Callable[..., Any]:
     if not isinstance(found, Task) and not callable(found):
         raise UnknownTask(f"There is no task {path}.")
     return found
+
+
+def loaded(path: str) -> Task[..., Any] | None:
+    """The task at a dotted path if its module is imported already: looking for it runs nobody's code."""
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+    return found if isinstance(found, Task) else None
 
 
 def path_of(func: Task[..., Any] | Callable[..., Any] | str) -> str:

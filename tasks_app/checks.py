@@ -54,3 +54,17 @@ def check_our_command_wins(app_configs: Any = None, **kwargs: Any) -> list[check
     if "django_q" in installed and installed.index("django_q") < installed.index("tasks_app"):
         return [checks.Error("tasks_app must stand before django_q in INSTALLED_APPS.", id="dumbwaiter.E005")]
     return []
+
+
+@checks.register(OURS)
+def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Django-Q2 can run a schedule once for each time that it missed; here that is a rule of each schedule."""
+    if settings.Q_CLUSTER.get("catch_up"):
+        return [
+            checks.Error(
+                "Q_CLUSTER cannot have catch_up: a schedule that missed times is run once, or skips them if its rule"
+                " `missed` says so.",
+                id="dumbwaiter.E006",
+            )
+        ]
+    return []

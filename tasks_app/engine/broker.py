@@ -4,12 +4,10 @@ import uuid
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models.signals import pre_save
 from django.dispatch import receiver
 from django_q.brokers import Broker
 from django_q.conf import Conf
 from django_q.humanhash import humanize
-from django_q.models import Schedule
 from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
 from django_q.status import Stat, Status
@@ -44,12 +42,6 @@ def accept(sender: object, task: dict[str, Any], **kwargs: Any) -> None:
         task["func"] = catalog.path_of(task["func"])
     except catalog.UnknownTask as error:
         raise InvalidTaskError(str(error)) from error
-
-
-@receiver(pre_save, sender=Schedule, dispatch_uid="dumbwaiter")
-def refuse_schedule(sender: object, **kwargs: Any) -> None:
-    """Better no schedule than one that never fires: no cluster here reads Django-Q2's schedules yet."""
-    raise InvalidTaskError("Schedules are not fired here yet. Use run_after, or cron with manage.py shell.")
 
 
 class PostgresBroker(Broker):

@@ -14,9 +14,10 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
+from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import statements
+from tasks_app.engine import schedules, statements
 from tasks_app.engine.connect import connect
 from tasks_app.engine.pool import Lost
 
@@ -38,6 +39,8 @@ class Beat:
     to_cancel: Sequence[uuid.UUID]
     desired_workers: int | None
     desired_state: str
+    fire_in: float | None
+    """Seconds until the next schedule falls due, if that is soon."""
 
 
 class Link:
@@ -108,7 +111,12 @@ class Link:
         assert row is not None
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
-        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state)
+        fire_in = row[6] if Conf.SCHEDULER else None
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in)
+
+    def fire_schedules(self) -> bool:
+        """Submit the runs of schedules that are due; answers whether there was any."""
+        return schedules.fire(self.db)
 
     def take_back(self, gone: Lost) -> bool:
         """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""

@@ -56,6 +56,8 @@ class Sentinel:
         self.stopping_since: float | None = None
         self.grace: float = settings.STOP_GRACE_SECONDS
         self.due_at = float("inf")
+        self.fire_at = float("inf")
+        """When the next schedule falls due."""
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
         self.once = once
@@ -99,6 +101,8 @@ class Sentinel:
 
     def _time_to_next(self) -> float:
         moments = [self.next_beat if self.link.connection else self.link.next_try, self.pool.next_moment(), self.due_at]
+        if self.link.connection:
+            moments.append(self.fire_at)
         if self.stopping_since is not None:
             moments.append(self.stopping_since + self.grace)
         return max(min(moments) - time.monotonic(), 0.0)
@@ -155,6 +159,8 @@ class Sentinel:
                 self.lost.pop(0)
             if now >= self.next_beat:
                 self._beat()
+            if time.monotonic() >= self.fire_at:
+                self._fire_schedules()
             if now >= self.next_look and self.stopping_since is None:
                 self.next_look = now + LOOK_AROUND_SECONDS
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
@@ -189,6 +195,9 @@ class Sentinel:
         self.next_beat = now + HEARTBEAT_SECONDS
         self.pool.work_ahead = self.pool.work_ahead or beat.work_now
         self.due_at = now + beat.due_in if beat.due_in is not None else float("inf")
+        self.fire_at = float("inf")
+        if beat.fire_in is not None and self.stopping_since is None:
+            self.fire_at = now + beat.fire_in
         for run_id in beat.to_cancel:
             self.pool.cancel(run_id)
         self.pool.end_the_greedy()
@@ -200,6 +209,13 @@ class Sentinel:
             if beat.desired_workers is not None:
                 self.pool.resize(beat.desired_workers)
             self.pool.quiet(beat.desired_state == DesiredState.QUIET)
+
+    def _fire_schedules(self) -> None:
+        """If there were any, ask at once for the next; if others were faster, the next heartbeat is soon enough."""
+        self.fire_at = float("inf")
+        if self.link.fire_schedules():
+            self.pool.work_ahead = True
+            self.next_beat = 0.0
 
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""

@@ -11,7 +11,7 @@ CHANNEL = "dumbwaiter"
 CANCEL_HINT = "cancel "
 
 STEER_HINT = "steer"
-"""NOTIFY: what somebody desires of a cluster has changed."""
+"""NOTIFY: what somebody desires of a cluster has changed, or a schedule; it asks at once instead of in a second."""
 
 
 def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
@@ -227,8 +227,9 @@ VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, 
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid
 """
 
-# One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when does the
-# next run fall due (in seconds, looked for up to two seconds ahead), and which runs held here are to be cancelled.
+# One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when do the
+# next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
+# overdue), and which runs held here are to be cancelled.
 HEARTBEAT = """
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
@@ -244,7 +245,12 @@ SELECT EXISTS (SELECT FROM beat),
   (SELECT array_agg(id) FROM tasks_app_taskrun
     WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
       AND cancel_requested_at IS NOT NULL),
-  (SELECT desired_workers FROM beat), (SELECT desired_state FROM beat)
+  (SELECT desired_workers FROM beat), (SELECT desired_state FROM beat),
+  (SELECT greatest(extract(epoch FROM next_run - clock_timestamp()), 0)::float8
+    FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id
+    WHERE repeats <> 0 AND next_run <= clock_timestamp() + interval '2 s'
+      AND (error IS NULL OR broken_version <> schedule.xmin::text)
+    ORDER BY next_run LIMIT 1)
 """
 
 OTHER_CLUSTERS = """

@@ -134,6 +134,18 @@ class TaskRun(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, db_index=False, related_name="+"
     )
 
+    # Both only where a schedule submitted it. Without a constraint in the database: the name tells of one that is gone.
+    schedule = models.ForeignKey(
+        "django_q.Schedule",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        db_index=False,
+        related_name="runs",
+    )
+    schedule_name = models.CharField("scheduled by", max_length=100, null=True)
+
     run_after = models.DateTimeField(help_text="Not before this moment.")
     enqueued_at = models.DateTimeField()
     claimed_at = models.DateTimeField(null=True, help_text="When the newest attempt was taken by a worker.")
@@ -193,6 +205,12 @@ class TaskRun(models.Model):
             ),
             models.Index(
                 fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest", condition=Q(owner__isnull=False)
+            ),
+            # The history of a schedule. A run that somebody sent is not in it and costs it nothing.
+            models.Index(
+                fields=["schedule", "-enqueued_at", "-id"],
+                name="run_schedule_newest",
+                condition=Q(schedule__isnull=False),
             ),
         ]
 

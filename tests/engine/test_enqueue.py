@@ -12,8 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from django_q.models import Schedule
-from django_q.tasks import async_task, schedule
+from django_q.tasks import async_task
 from django_tasks import TaskResultStatus
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 
@@ -172,13 +171,6 @@ def test_async_task_refuses_a_timeout_that_is_none(timeout: Any) -> None:
 def test_async_task_refuses_what_no_worker_could_find(func: Any) -> None:
     with pytest.raises(InvalidTaskError, match="no worker could find it"):
         async_task(func)
-
-
-def test_a_schedule_that_nothing_would_fire_is_refused() -> None:
-    with pytest.raises(InvalidTaskError, match="Schedules are not fired here yet"):
-        schedule("tests.outcomes.plain", 1)
-
-    assert not Schedule.objects.exists()
 
 
 @pytest.mark.parametrize("path", ["tests.outcomes.missing", "no_such_module.task", "tests.outcomes", ""])

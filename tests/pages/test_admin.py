@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from config.local import BASE_DIR
 from tasks_app.admin import CappedPaginator, TaskRunAdmin, ids_beginning_with
 from tasks_app.models import Cluster, TaskRun
+from tasks_app.schedule_admin import ScheduleAdmin
 from tests.pages.conftest import SITUATIONS, RunFactory, attempt
 
 LIST = "/admin/tasks_app/taskrun/"
@@ -29,9 +30,13 @@ def found(client: Client, query: str = "") -> list[str]:
     return [run.short_id for run in response.context["cl"].result_list]
 
 
-@pytest.mark.parametrize("model", ["Success", "Failure", "OrmQ", "Schedule", "Task"])
+@pytest.mark.parametrize("model", ["Success", "Failure", "OrmQ", "Task"])
 def test_the_stock_pages_are_gone(model: str) -> None:
     assert not admin.site.is_registered(apps.get_model("django_q", model))
+
+
+def test_schedules_have_a_page_of_our_own() -> None:
+    assert type(admin.site.get_model_admin(apps.get_model("django_q", "Schedule"))) is ScheduleAdmin
 
 
 def test_the_stock_pages_are_gone_whichever_app_comes_first() -> None:
@@ -42,13 +47,14 @@ def test_the_stock_pages_are_gone_whichever_app_comes_first() -> None:
         "settings.configure(**{n: getattr(s, n) for n in dir(s) if n.isupper() and n != 'INSTALLED_APPS'},\n"
         "  INSTALLED_APPS=[{}, *apps]); django.setup()\n"
         "from django.contrib import admin; from django.apps import apps as a\n"
-        "print([m.__name__ for m in a.get_app_config('django_q').get_models() if admin.site.is_registered(m)])\n"
+        "ours = [admin.site._registry.get(m) for m in a.get_app_config('django_q').get_models()]\n"
+        "print([type(found).__module__ for found in ours if found])\n"
         "print(admin.site.is_registered(a.get_model('tasks_app', 'TaskRun')))\n"
     )
     for order in ("'tasks_app', 'django_q'", "'django_q', 'tasks_app'"):
         command = [sys.executable, "-c", script.replace("{}", order)]
         told = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, check=False)
-        assert told.stdout.split("\n")[:2] == ["[]", "True"], told.stderr
+        assert told.stdout.split("\n")[:2] == ["['tasks_app.schedule_admin']", "True"], told.stderr
 
 
 def test_it_is_for_staff(client: Client) -> None:
