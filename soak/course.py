@@ -6,9 +6,8 @@ import re
 import shutil
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from soak import ledger, proof
 from soak.faults import FAULTS, Trouble, undo_everything
 from soak.load import Load
 from soak.memory import Memory
-from soak.scene import Scene, cluster_name, exhaust, until
+from soak.scene import Scene, exhaust, until
 
 SECONDS_TO_DRAIN = 60.0
 """After the last fault every run is final within this time: the longest waits are a few seconds of run_after, of
@@ -83,25 +82,14 @@ class Course:
 
     def evidence(self) -> proof.Evidence:
         scene = self.scene
-        ids: dict[str, list[str]] = defaultdict(list)
-        lost = set()
-        for row in exhaust(scene.insist("SELECT id, name, lost_at FROM tasks_app_cluster")):
-            ids[row["name"]].append(row["id"].hex[:12])
-            if row["lost_at"]:
-                lost.add(row["id"].hex[:12])
-        given_back: dict[tuple[str, uuid.UUID], list[datetime]] = defaultdict(list)
-        for number, cluster in enumerate(scene.server.clusters):
-            for run_id, at in proof.given_back(cluster.output_file):
-                for short_id in ids[cluster_name(number)]:
-                    given_back[short_id, run_id].append(at)
+        gone = exhaust(scene.insist("SELECT id FROM tasks_app_cluster WHERE lost_at IS NOT NULL"))
         lines = exhaust(scene.insist("SELECT run_id, count(*) AS n FROM tasks_app_runlog GROUP BY 1"))
         return proof.Evidence(
             runs=self.runs(),
             executions=ledger.executions(scene.ledger_url),
             promises=self.load.promises,
             wished=self.load.wished,
-            lost_clusters=lost,
-            given_back=given_back,
+            lost_clusters={row["id"].hex[:12] for row in gone},
             log_lines={row["run_id"]: row["n"] for row in lines},
         )
 
@@ -121,7 +109,7 @@ class Course:
         yield f"executions  {counts['executions']:,}; {counts['more than one execution']:,} runs had more than one"
         attempts = {name: n for name, n in sorted(counts.items()) if name.startswith("attempt ended")}
         yield f"attempts    {_listed({name.rpartition(' ')[2]: n for name, n in attempts.items()})}"
-        yield f"given back  {counts['given back at a stop after it had begun']} at a stop, after they had begun"
+        yield f"given back  {counts['attempt ended by given_back']} at a stop, after they had begun"
         yield f"faults      {_listed({name.replace('_', ' '): n for name, n in sorted(scene.faults.items())})}"
         yield (
             f"clusters    {len(scene.server.clusters)} started, {counts['clusters lost']} declared lost, "

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from soak.ledger import Execution
 from soak.load import KINDS, Promise
 from soak.tasks import LINES
+from tasks_app.models.run import GIVEN_BACK
 
 FINAL = {"SUCCESSFUL", "FAILED", "CANCELLED"}
-
-GIVEN_BACK = re.compile(
-    r"^(\S+) WARNING \d+ run (\S+) given back: its worker was stopped before it ended$", re.MULTILINE
-)
-"""What a stopping cluster says of a run that it did not let end. The attempt is not charged, so no entry tells of it:
-this line is the record of that loss."""
 
 Run = dict[str, Any]
 
@@ -43,8 +36,6 @@ class Evidence:
     """Runs that were to be cancelled."""
     lost_clusters: set[str]
     """The short ids of clusters that were declared lost."""
-    given_back: dict[tuple[str, uuid.UUID], list[datetime]]
-    """By the short id of a cluster and the run: when it said so."""
     log_lines: dict[uuid.UUID, int]
     """How many lines each run has in its log."""
 
@@ -56,14 +47,6 @@ class Verdict:
     by_run: dict[uuid.UUID, list[Execution]] = field(default_factory=dict)
     late: dict[str, list[uuid.UUID]] = field(default_factory=lambda: defaultdict(list))
     """The runs that each holder began after its cluster was lost."""
-
-
-def given_back(output: Path) -> Iterator[tuple[uuid.UUID, datetime]]:
-    """The runs that a cluster said it gave back uncharged although they may have begun."""
-    with output.open(errors="replace") as lines:
-        for line in lines:
-            if found := GIVEN_BACK.match(line):
-                yield uuid.UUID(found[2]), datetime.fromisoformat(found[1])
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -117,7 +100,8 @@ class Judging:
 
     def __init__(self, run: Run, executions: list[Execution], evidence: Evidence, verdict: Verdict) -> None:
         self.run, self.executions, self.evidence, self.verdict = run, executions, evidence, verdict
-        self.entries: list[dict[str, Any]] = run["attempts"]
+        self.entries = [entry for entry in run["attempts"] if entry["reason"] != GIVEN_BACK]
+        """Of the attempts that count."""
         self.kind = KINDS[run["task_path"].rpartition(".")[2]]
 
     def complaints(self) -> Iterator[str]:
@@ -181,11 +165,7 @@ class Judging:
         succeeded = run["status"] == "SUCCESSFUL"
         if succeeded and not any(one.key == final and one.how == "returned" for one in self.executions):
             yield "it is SUCCESSFUL, and nothing was executed to its end for that"
-        entries = {(entry["attempt"], entry["worker"]): entry for entry in self.entries}
-        given_back = {
-            cluster: list(self.evidence.given_back.get((cluster, run["id"]), ()))
-            for cluster in {one.cluster for one in self.executions}
-        }
+        entries = {(entry["attempt"], entry["worker"]): entry for entry in run["attempts"]}
         keys = Counter(one.key for one in self.executions)
         yield from (f"attempt {key[0]} was executed {n} times by {key[1]}" for key, n in keys.items() if n > 1)
         over: datetime | None = None
@@ -206,9 +186,6 @@ class Judging:
                 over = None  # nothing may come after a success
                 if execution.began < run["run_after"]:
                     yield f"{said} began at {execution.began}, although it was not to begin before {run['run_after']}"
-            elif given_back[execution.cluster]:
-                over = given_back[execution.cluster].pop(0)
-                self.verdict.counts["given back at a stop after it had begun"] += 1
             else:
                 over = None
                 yield f"{said} was executed, and nothing is recorded of it"

@@ -19,7 +19,7 @@ from tasks_app import catalog
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.submit import Call, Submission
 from tasks_app.models import Status, TaskRun
-from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
+from tasks_app.models.run import GIVEN_BACK, QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 from tasks_app.retries import RetryPolicy
 
 P = ParamSpec("P")
@@ -183,7 +183,7 @@ def to_task_result(run: TaskRun, task: Task[..., T]) -> TaskResult[T]:
             for entry in run.attempts
             if entry.get("exception")
         ],
-        worker_ids=[attempt.worker for attempt in tries],
+        worker_ids=[attempt.worker for attempt in tries if attempt.reason != GIVEN_BACK],  # Django counts them
     )
     object.__setattr__(result, "_return_value", run.return_value)
     return result

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from tasks_app import wording
 from tasks_app.models import Failure, Status, TaskRun
-from tasks_app.models.run import Attempt
+from tasks_app.models.run import GIVEN_BACK, Attempt
 
 WIDTH = 1000.0
 """The drawing is so many units wide, whatever it shows; the page stretches it."""
@@ -110,6 +110,8 @@ class Life:
             else:
                 text = "ran, then was stopped" if attempt.reason else "ran"
                 yield Step(text, modifier="span--ran", length=attempt.duration)
+            if attempt.reason == GIVEN_BACK:
+                yield Step("Put back, not counted as an attempt", icon="retrying", modifier="is-retrying", at=since)
         yield from self._end(since)
 
     def _end(self, since: datetime) -> Iterator[Step]:
@@ -239,7 +241,7 @@ def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool)
         if run.unknown_since:
             message = wording.sentence(run.failure_message or "")
             return "No worker that looked has this task.", f"{message} Workers look again after {when}."
-        if run.attempts:
+        if run.charged:
             return "It will be tried again.", f"Attempt {run.attempt} did not end well; the next begins after {when}."
         return "Its time has not come.", f"It was sent to be done not before {when}."
     if not is_served:
@@ -247,7 +249,9 @@ def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool)
             f"No live worker takes from the queue {run.queue_name}.",
             "It waits, and nothing is lost. Start a worker with manage.py qcluster.",
         )
-    again = f"Attempt {run.attempt} did not end well; it will be tried again. " if run.attempts else ""
+    again = f"Attempt {run.attempt} did not end well; it will be tried again. " if run.charged else ""
+    if run.attempts and run.attempts[-1]["reason"] == GIVEN_BACK:
+        again = "Its worker was stopped in the middle; it starts over, and that does not count as an attempt. "
     if ahead is None:
         return "It is in line.", f"{again}Many runs are ahead of it."
     if ahead:

@@ -49,6 +49,9 @@ class Link:
     def __init__(self, name: str, host: str, queues: Sequence[str], workers: int) -> None:
         self.name, self.host, self.queues, self.workers = name, host, queues, workers
         self.cluster_id = uuid.uuid4()
+        self.before: uuid.UUID | None = None
+        """The id that it had when it was declared lost."""
+        self.main_pid = os.getppid()
         self.connection: psycopg.Connection[TupleRow] | None = None
         self.next_try = 0.0
         self._pause = 0.0
@@ -71,10 +74,11 @@ class Link:
             statements.REGISTER,
             {
                 "id": self.cluster_id,
+                "before": self.before,
                 "name": self.name,
                 "queues": json.dumps(list(self.queues)),
                 "host": self.host,
-                "pid": os.getppid(),
+                "pid": self.main_pid,
                 "workers": self.workers,
             },
         )
@@ -177,14 +181,14 @@ class Link:
 
     def begin_anew(self) -> None:
         """Under a new id, because the old one was declared lost."""
-        self.cluster_id = uuid.uuid4()
+        self.before, self.cluster_id = self.cluster_id, uuid.uuid4()
         if self.connection is not None:
             self.connection.close()
             self.connection = None
 
-    def sign_off(self) -> None:
+    def sign_off(self, begun: list[uuid.UUID]) -> None:
         """Give back what the stopped workers held, uncharged, and say that this cluster is gone."""
-        held = {**statements.holder(self.short_id, whole_cluster=True), "but": []}
+        held = {**statements.holder(self.short_id, whole_cluster=True), "but": [], "begun": begun}
         try:
             with self.db.transaction():
                 for run_id, *_ in self.db.execute(statements.GIVE_BACK, held).fetchall():

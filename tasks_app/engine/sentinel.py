@@ -54,6 +54,8 @@ class Sentinel:
         self.lost: list[Lost] = []
         """Workers that died: what they held is taken back as soon as the database answers."""
         self.stopping_since: float | None = None
+        self.cut_short: list[uuid.UUID] = []
+        """The runs that were at hand when the grace period was over."""
         self.grace: float = settings.STOP_GRACE_SECONDS
         self.due_at = float("inf")
         self.fire_at = float("inf")
@@ -87,7 +89,7 @@ class Sentinel:
             self.pool.wake()
             if self.once and self.pool.is_at_rest:
                 self._stop()
-        self.link.sign_off()
+        self.link.sign_off(self.cut_short)
         logger.info("cluster %s has stopped", self.name)
 
     def _claimed_by(self, number: int, pid: int) -> str:
@@ -134,7 +136,7 @@ class Sentinel:
             logger.warning(
                 "still at work after %g s, and ended: %d of the workers", self.grace, len(self.pool.children)
             )
-            self.pool.kill()
+            self.cut_short = self.pool.kill()
         return not self.pool.children
 
     # The database

@@ -165,13 +165,18 @@ WITH run AS (
 SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
 """
 
-# All that a worker or a cluster holds, uncharged: it stops before it is done, or has not begun it.
+# All that a worker or a cluster holds, uncharged: it stops before it is done, or has not begun it. What had begun says
+# so among its attempts, because it is going to be executed once more.
 GIVE_BACK = """
 WITH run AS (
   UPDATE tasks_app_taskrun
   SET status = CASE WHEN cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
-    claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1
+    claimed_by = NULL, claimed_at = NULL, started_at = NULL, progress = NULL, attempt = attempt - 1,
+    attempts = CASE WHEN status = 'READY' AND id <> ALL (%(begun)s::uuid[]) THEN attempts
+      ELSE attempts || jsonb_build_array(jsonb_build_object(
+        'reason', 'given_back', 'message', 'Its worker was stopped before it ended.', 'attempt', attempt,
+        'worker', claimed_by, 'started_at', coalesce(started_at, claimed_at), 'ended_at', clock_timestamp())) END
   WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
     AND id <> ALL (%(but)s::uuid[])
   RETURNING id, queue_name)
@@ -219,11 +224,13 @@ WHERE run.status IN ('READY', 'RUNNING') AND run.claimed_by IS NOT NULL
         AND (gone.lost_at IS NOT NULL OR gone.stopped_at IS NOT NULL)) END
 """
 
+# A cluster that begins anew under another id is still wished to be what it was wished to be.
 REGISTER = """
 INSERT INTO tasks_app_cluster
-  (id, name, queues, host, pid, workers, busy, desired_state, started_at, heartbeat_at, rescued)
-VALUES (%(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, 'run', clock_timestamp(),
-  clock_timestamp(), 0)
+  (id, name, queues, host, pid, workers, busy, desired_workers, desired_state, started_at, heartbeat_at, rescued)
+SELECT %(id)s, %(name)s, %(queues)s::jsonb, %(host)s, %(pid)s, %(workers)s, 0, before.desired_workers,
+  coalesce(before.desired_state, 'run'), clock_timestamp(), clock_timestamp(), 0
+FROM (SELECT) AS new LEFT JOIN tasks_app_cluster AS before ON before.id = %(before)s
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.pid
 """
 

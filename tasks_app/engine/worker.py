@@ -175,7 +175,7 @@ class Worker:
         """A new connection; what the old one may have claimed without its answer arriving goes back uncharged."""
         connection = connect(self.title)
         known = [run.id for run, _ in self.holding.done] + [run.id for run in self.holding.owed]
-        held = {**statements.holder(self.me), "but": known}
+        held = {**statements.holder(self.me), "but": known, "begun": []}
         for run_id, *_ in connection.execute(statements.GIVE_BACK, held).fetchall():
             logger.warning("run %s given back: its claim arrived after the connection was lost", run_id)
         return connection

@@ -3,7 +3,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import connection, models
@@ -57,6 +57,10 @@ class Failure(models.TextChoices):
 
     REJECTED = "rejected", "Rejected"
     """There is no such task, or it cannot be called with these arguments."""
+
+
+GIVEN_BACK = "given_back"
+"""The reason in an entry of `attempts` for a run that had begun when its worker was stopped: it does not count."""
 
 
 class TaskRunQuerySet(models.QuerySet["TaskRun"]):
@@ -242,7 +246,7 @@ class TaskRun(models.Model):
             return str(self.status).lower()
         if self.claimed_by:
             return "claimed"
-        if self.attempts:
+        if self.charged:
             return "retrying"
         if self.run_after > self.enqueued_at:
             return "scheduled"
@@ -303,6 +307,11 @@ class TaskRun(models.Model):
         return max((self.finished_at or now) - self.started_at, timedelta())
 
     @property
+    def charged(self) -> list[dict[str, Any]]:
+        """The entries of attempts that count: not those of a worker that was stopped in the middle."""
+        return [entry for entry in self.attempts if entry["reason"] != GIVEN_BACK]
+
+    @property
     def tries(self) -> list[Attempt]:
         """Every attempt so far, oldest first, the running or successful one included."""
         tries = [
@@ -318,7 +327,7 @@ class TaskRun(models.Model):
             )
             for entry in self.attempts
         ]
-        if self.started_at and len(tries) < self.attempt:
+        if self.started_at and len(self.charged) < self.attempt:
             tries.append(Attempt(self.attempt, self.worker, self.started_at, self.finished_at))
         return tries
 

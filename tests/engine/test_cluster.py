@@ -181,7 +181,8 @@ def test_a_stop_gives_a_long_run_back_uncharged_and_ends_all_that_it_forked(
     assert cluster.stop(signal.SIGTERM) == 0
 
     run.refresh_from_db()
-    assert (run.status, run.attempt, run.claimed_by, run.attempts) == (Status.READY, 0, None, [])
+    assert (run.status, run.attempt, run.claimed_by, run.charged) == (Status.READY, 0, None, [])
+    assert [entry["reason"] for entry in run.attempts] == ["given_back"]  # it will be executed again: here is why
     wait_until(lambda: not psutil.pid_exists(child), what="the end of what the task forked")
 
 

@@ -142,7 +142,9 @@ class Queue(RuleBasedStateMachine):
     def give_back(self, worker: int, whole_cluster: bool) -> None:
         me = self.workers[worker]
         held = statements.holder(me.split(":")[0] if whole_cluster else me, whole_cluster)
-        taken = {row["id"] for row in self.eye.execute(statements.GIVE_BACK, {**held, "but": []}).fetchall()}
+        taken = {
+            row["id"] for row in self.eye.execute(statements.GIVE_BACK, {**held, "but": [], "begun": []}).fetchall()
+        }
         self.check_taken(me, whole_cluster, taken)
 
     def check_taken(self, me: str, whole_cluster: bool, taken: set[uuid.UUID]) -> None:

@@ -106,6 +106,9 @@ def test_a_stop_with_a_sixty_second_task_is_bounded(server: Server, signum: sign
 
     assert not cluster.members()
     assert {(run["status"], run["attempt"], run["claimed_by"]) for run in server.runs()} == {("READY", 0, None)}
+    for run in server.runs():
+        (entry,) = run["attempts"]  # the record of why it is going to be executed once more
+        assert (entry["reason"], entry["attempt"]) == ("given_back", 1)
 
 
 def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> None:

@@ -14,7 +14,7 @@ from django.core.files.storage import default_storage
 from django.test import Client
 
 from tasks_app.clock import database_now
-from tasks_app.life import Life, drawn
+from tasks_app.life import Life, drawn, why
 from tasks_app.models import Cluster, Status, TaskRun
 from tests.pages.conftest import SITUATIONS, RunFactory, attempt, begun
 
@@ -130,6 +130,27 @@ def test_a_life_tells_every_attempt(run: RunFactory) -> None:
     assert life.waited == timedelta(seconds=9)
     assert life.ran == timedelta(seconds=41)
     assert life.drawing_says == "Waited 9.0 s, ran 26.0 s and failed, ran 15.0 s"
+
+
+def test_a_life_tells_that_a_stopped_worker_does_not_count(run: RunFactory) -> None:
+    given_back = {**attempt(1, 4, 30, reason="given_back"), "message": "Its worker was stopped before it ended."}
+    lived = run(**begun(status=Status.SUCCESSFUL, attempt=1, claimed_at=35, started_at=35, finished_at=40,
+                        attempts=[given_back]))  # fmt: skip
+
+    assert [step.text for step in Life(lived, database_now()).steps] == [
+        "Enqueued by mara",
+        "in line",
+        "Attempt 1 on web-1, worker 2",
+        "ran, then was stopped",
+        "Put back, not counted as an attempt",
+        "in line",
+        "Attempt 1 on web-1, worker 2",
+        "ran",
+        "Successful",
+    ]
+    waits = run(status=Status.READY, attempts=[given_back])
+    assert waits.state == "ready"
+    assert why(waits, database_now(), 0, True)[1].startswith("Its worker was stopped in the middle; it starts over")
 
 
 @pytest.mark.parametrize("state", SITUATIONS)
