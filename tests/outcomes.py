@@ -1,15 +1,24 @@
 """Tiny tasks named by their outcome, run by real workers in the tests."""
 
 import asyncio
+import ctypes
+import io
 import logging
+import logging.config
 import os
+import select
 import signal
+import subprocess
+import sys
+import threading
 import time
+from collections import deque
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import DataError, OperationalError, connection, transaction
 
 from tasks_app.backend import task
 from tasks_app.engine.context import RunContext
@@ -252,3 +261,178 @@ def writes_ledger(path: str, number: int, seconds: float = 0.0) -> int:
         ledger.write(f"{number}\n")
     time.sleep(seconds)
     return number
+
+
+def wait_at(gate: str) -> None:
+    while not Path(gate).exists():
+        time.sleep(0.02)
+
+
+@task
+def writes_ledger_at_gate(path: str, number: int, gate: str) -> int:
+    """The same, and goes on only when a file is there."""
+    writes_ledger.func(path, number)
+    wait_at(gate)
+    return number
+
+
+@task(takes_context=True, max_attempts=2)
+def asks_for_another_try_at_once(context: RunContext, gate: str) -> int:
+    wait_at(gate)
+    if context.attempt == 1:
+        raise RetryLater(0)
+    return context.attempt
+
+
+# What no task should do
+
+
+@task
+def segfaults() -> None:
+    ctypes.string_at(0)
+
+
+@task
+def exits_at_once() -> None:
+    os._exit(0)
+
+
+@task
+def ignores_sigterm(gate: str) -> None:
+    """And SIGINT, and waits."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(gate).touch()
+    time.sleep(300)
+
+
+@task
+def never_leaves_c(gate: str) -> None:
+    """Holds Python's lock for ever: no other thread runs, and no handler of a signal."""
+    Path(gate).touch()
+    deque(repeat(None), maxlen=0)
+
+
+@task
+def returns_megabytes(megabytes: int) -> str:
+    return "x" * (megabytes * 2**20)
+
+
+@task
+def closes_every_file(seconds: float) -> None:
+    os.closerange(3, 4096)
+    time.sleep(seconds)
+
+
+@task
+def starts_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=[300]).start()
+
+
+@task
+def replaces_signal_handlers() -> None:
+    """And has an alarm ring when the next run is long at work."""
+    for number in (signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+@task
+def leads_a_session() -> None:
+    os.setsid()
+
+
+@task
+def changes_folder() -> None:
+    os.chdir("/")
+
+
+@task
+def recurses(limit: int) -> None:
+    sys.setrecursionlimit(limit)
+
+    def deeper() -> None:
+        deeper()
+
+    deeper()
+
+
+@task
+def lowers_the_recursion_limit() -> None:
+    sys.setrecursionlimit(45)
+
+
+@task
+def closes_the_connection() -> None:
+    User.objects.exists()
+    connection.close()
+
+
+@task
+def loses_the_connection() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    except OperationalError:
+        pass
+
+
+@task
+def leaves_a_broken_transaction() -> None:
+    transaction.set_autocommit(False)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+    except DataError:
+        pass
+
+
+@task
+def never_leaves_its_transaction() -> None:
+    transaction.atomic().__enter__()
+    User.objects.create(username="never committed")
+
+
+@task
+def replaces_stdout() -> None:
+    sys.stdout.close()
+    sys.stdout = sys.stderr = io.StringIO()
+
+
+@task
+def removes_log_handlers() -> None:
+    """As a library does that configures logging for itself."""
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True, "root": {"handlers": []}})
+    logging.getLogger("dumbwaiter").handlers.clear()
+    logging.getLogger("dumbwaiter").propagate = False
+    logging.disable(logging.CRITICAL)
+
+
+@task
+def leaves_all_as_it_should_be(name: str) -> dict[str, Any]:
+    """What a well-behaved task relies on, and tells of its process."""
+    print("printed", flush=True)
+    logging.getLogger("shop").warning("logged")
+    with transaction.atomic():
+        User.objects.create(username=name)
+    time.sleep(0.1)
+    handlers = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)]
+    return {
+        "folder": os.getcwd(),
+        "recursion limit": sys.getrecursionlimit(),
+        "signals with a handler": sum(map(callable, handlers)),
+        "blocked signals": len(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+        "child": subprocess.run(["true"]).returncode,
+    }
+
+
+@task
+def writes_ledger_and_the_time(path: str, number: int, seconds: float) -> None:
+    """As its own process believes it to be. No sleep: libfaketime breaks Python's."""
+    with open(path, "a") as ledger:
+        ledger.write(f"{number}\n")
+    print(time.time())
+    select.select([], [], [], seconds)

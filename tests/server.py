@@ -49,11 +49,13 @@ class Server:
     def connect(self) -> psycopg.Connection[dict[str, Any]]:
         return psycopg.connect(self.url, autocommit=True, row_factory=dict_row)
 
-    def enqueue(self, count: int, seconds: float = 0.0, task: str = "tests.outcomes.writes_ledger") -> None:
+    def enqueue(
+        self, count: int, seconds: float = 0.0, task: str = "tests.outcomes.writes_ledger", queue: str = "default"
+    ) -> None:
         """So many runs that each leave their number in the ledger."""
         calls = [f'["{self.ledger}", {number}, {seconds}]' for number in range(count)]
         with self.connect() as connection:
-            options = {"task_path": task, "queue_name": "default", "priority": 0, "owner": None, "run_after": None}
+            options = {"task_path": task, "queue_name": queue, "priority": 0, "owner": None, "run_after": None}
             columns = {"id": [uuid.uuid4() for _ in calls], "args": calls, "kwargs": ["{}"] * count}
             connection.execute(statements.ENQUEUE_MANY, {**options, **columns, "max_attempts": 3, "timeout": None})
 

@@ -92,6 +92,10 @@ class LoggedOutput(io.TextIOBase):
             self.flush_rest()
         return len(text)
 
+    def close(self) -> None:
+        """A task that closes its stdout does not close that of the next."""
+        self.flush_rest()
+
     def flush_rest(self) -> None:
         """At the end of a run: what was printed without a line end."""
         rest, self._rest = self._rest, ""

@@ -23,6 +23,9 @@ logger = logging.getLogger("dumbwaiter.cluster")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+SIGN_OFF_SECONDS = 10.0
+"""What a sentinel that was asked to stop has beyond the grace period, to give back what its workers held."""
+
 RESTARTS = (5, 60.0)
 """A sentinel that dies so many times within so many seconds is not started again."""
 
@@ -33,6 +36,8 @@ class Cluster(StockCluster):
     def __init__(self, name: str | None = None, queues: Sequence[str] | None = None, once: bool = False) -> None:
         self.wishes = 0
         """How often somebody asked to stop: the second time means now."""
+        self.stop_by = float("inf")
+        """When the sentinel is ended that was asked to and did not, because it stands still or the database does."""
         self.channel: process.Channel | None = None
         super().__init__()
         self.queue = name or Conf.CLUSTER_NAME
@@ -59,6 +64,8 @@ class Cluster(StockCluster):
     def stop(self) -> bool:
         """Ask the sentinel to stop, at once if asked before; answers whether there was one to ask."""
         self.wishes += 1
+        grace = settings.STOP_GRACE_SECONDS if self.wishes == 1 else 0.0
+        self.stop_by = min(self.stop_by, time.monotonic() + grace + SIGN_OFF_SECONDS)
         if self.channel is None:
             return False
         self.channel.say(sentinel.STOP if self.wishes == 1 else sentinel.STOP_NOW)
@@ -69,7 +76,12 @@ class Cluster(StockCluster):
         with selectors.DefaultSelector() as selector:
             selector.register(self.signals, selectors.EVENT_READ)
             while True:
-                selector.select()
+                left = self.stop_by - time.monotonic()
+                if left <= 0 and self.sentinel_pid:
+                    logger.error("the sentinel does not stop and is ended; another cluster will find its runs")
+                    process.kill_group(self.sentinel_pid)
+                    self.stop_by = left = float("inf")
+                selector.select(None if left == float("inf") else left)
                 for number in self.signals.read():
                     if number in STOP_SIGNALS:
                         self.stop()

@@ -25,6 +25,10 @@ from tasks_app.models import Failure, Status
 from tasks_app.retries import NO_RETRY, RetryPolicy
 
 
+class BrokenRow(Exception):
+    """The row is not one that a task could be called with."""
+
+
 @dataclass(slots=True)
 class ClaimedRun:
     """The columns that a claim returns, in the order of `statements.CLAIM`."""
@@ -46,6 +50,13 @@ class ClaimedRun:
     def since_claim(self) -> float:
         """Seconds since the claim arrived: added to the server's `claimed_at`, it tells the server's time."""
         return time.monotonic() - self.received
+
+    def check(self) -> None:
+        """Raise `BrokenRow` for what only somebody can have written who went past every door of ours."""
+        if not isinstance(self.args, list):
+            raise BrokenRow("the arguments are not a list")
+        if not isinstance(self.kwargs, dict):
+            raise BrokenRow("the keyword arguments are not an object")
 
     @property
     def name(self) -> str:
@@ -97,6 +108,7 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
     """Call the run's task with its arguments; whatever it does short of ending the process becomes an `Outcome`."""
     outcome = Outcome(Status.SUCCESSFUL, began=run.since_claim)
     try:
+        run.check()
         task = catalog.find(run.task_path)
         call: Callable[..., Any] = task.func if isinstance(task, Task) else task
         first: list[RunContext] = []
@@ -107,6 +119,8 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
     except catalog.UnknownTask as error:
         outcome.fail(Failure.REJECTED, str(error))
         outcome.is_unknown = True
+    except BrokenRow as error:
+        outcome.fail(Failure.REJECTED, f"Its row cannot be read: {error}.")
     except TypeError as error:
         outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {error}.")
     except BaseException as error:  # importing the task's module ran its code, which may do anything

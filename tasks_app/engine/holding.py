@@ -41,6 +41,7 @@ class Holding:
         self.ended: list[tuple[ClaimedRun, Outcome]] = []
         """Recorded, and to be told to signal receivers."""
         self.settling = threading.RLock()
+        self.is_log_refused = False
 
     @property
     def is_settled(self) -> bool:
@@ -68,20 +69,28 @@ class Holding:
             ended = [pair for pair in done if not pair[1].is_unknown]
             unknown = [pair for pair in done if pair[1].is_unknown]
             finished = missed = claimed = None
-            with connection.pipeline():
-                if lines:
-                    connection.execute(statements.LOG, self._columns(lines))
-                if ended:
-                    finished = connection.execute(statements.FINISH, self._endings(ended))
-                if unknown:
-                    missed = connection.execute(statements.NOT_FOUND, self._unknown(unknown))
-                if owed:
-                    connection.execute(
-                        statements.RELEASE,
-                        {"me": self.me, "id": [run.id for run in owed], "attempt": [run.attempt for run in owed]},
-                    )
-                if claim:
-                    claimed = connection.execute(statements.CLAIM, claim)
+            if lines and self.is_log_refused:
+                self._log_apart(connection, lines)
+                lines = []
+            try:
+                with connection.pipeline():
+                    if lines:
+                        connection.execute(statements.LOG, self._columns(lines))
+                    if ended:
+                        finished = connection.execute(statements.FINISH, self._endings(ended))
+                    if unknown:
+                        missed = connection.execute(statements.NOT_FOUND, self._unknown(unknown))
+                    if owed:
+                        connection.execute(
+                            statements.RELEASE,
+                            {"me": self.me, "id": [run.id for run in owed], "attempt": [run.attempt for run in owed]},
+                        )
+                    if claim:
+                        claimed = connection.execute(statements.CLAIM, claim)
+            except psycopg.Error as error:
+                # Perhaps it was the lines: what stands in one round trip fails together.
+                self.is_log_refused = self.is_log_refused or bool(lines and error.sqlstate)
+                raise
             del self.owed[: len(owed)], self.lines[: len(lines)]
             if finished:
                 taken = {row[0] for row in finished.fetchall()}
@@ -91,6 +100,18 @@ class Holding:
                 self._tell_unknown(unknown, missed.fetchall())
             del self.done[: len(done)]
             return [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
+
+    def _log_apart(self, connection: Connection, lines: list[Line]) -> None:
+        """Lines are less than runs: when the database does not take them, they are dropped and the runs go on."""
+        try:
+            connection.execute(statements.LOG, self._columns(lines))
+            self.is_log_refused = False
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            said = error.diag.message_primary or str(error)
+            logger.warning("worker %d: %d log lines are refused and not kept: %s", self.number, len(lines), said)
+        del self.lines[: len(lines)]
 
     def settle_singly(self, connection: Connection) -> None:
         """The database can never take one of the outcomes, and does not say which: that one becomes a failure.

@@ -18,13 +18,17 @@ from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
 from tasks_app.engine import schedules, statements
-from tasks_app.engine.connect import connect
+from tasks_app.engine.connect import connect, end_sessions
 from tasks_app.engine.pool import Lost
 
 logger = logging.getLogger("dumbwaiter.sentinel")
 
 PATIENCE = (0.05, 2.0)
 """Seconds between tries while the database does not answer: the first, and the longest."""
+
+
+LOCK_TIMEOUT = "2s"
+"""How long a statement of the sentinel's waits for a row or a table that somebody has locked."""
 
 
 @dataclass
@@ -82,6 +86,8 @@ class Link:
                 "workers": self.workers,
             },
         )
+        # It has limits to keep, workers to replace and a wish to stop to hear, whoever else has locked a table.
+        db.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
         db.execute(f"LISTEN {statements.CHANNEL}")
         if self._pause:
             logger.info("cluster %s: the database answers again", self.name)
@@ -128,6 +134,7 @@ class Link:
         died = {"reason": "worker_lost", "message": gone.sentence}
         overtime = {"reason": "timed_out", "message": "It went on past its limit, so its process was ended."}
         lost = []
+        end_sessions(self.db, gone.claimed_by)
         with self.db.transaction():
             if gone.overtime:
                 query = {**held, **overtime, "begun": [gone.overtime]}
@@ -168,6 +175,7 @@ class Link:
 
     def _rescue(self, cluster: uuid.UUID, host: str, heartbeat_at: Any) -> bool:
         said = f"The cluster that ran it, on {host}, was not heard from any more."
+        end_sessions(self.db, cluster.hex[:12])
         with self.db.transaction():
             query = {"id": cluster, "heartbeat_at": heartbeat_at}
             if self.db.execute(statements.DECLARE_LOST, query).fetchone() is None:
@@ -190,6 +198,7 @@ class Link:
         """Give back what the stopped workers held, uncharged, and say that this cluster is gone."""
         held = {**statements.holder(self.short_id, whole_cluster=True), "but": [], "begun": begun}
         try:
+            end_sessions(self.db, self.short_id)
             with self.db.transaction():
                 for run_id, *_ in self.db.execute(statements.GIVE_BACK, held).fetchall():
                     logger.warning("run %s given back: its worker was stopped before it ended", run_id)

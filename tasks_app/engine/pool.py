@@ -257,12 +257,12 @@ class Pool:
             child.leaving = True
             child.channel.say(worker.STOP)
 
-    def kill(self) -> list[uuid.UUID]:
-        """End every worker at once; what they held is for the caller to give back. Answers which runs had begun."""
+    def kill(self, said: str) -> list[Lost]:
+        """End every worker at once; what they held is for the caller to give back."""
         for pid in self.children:
             process.kill_group(pid)
         for pid in list(self.children):
             os.waitpid(pid, 0)
-        begun = [run_id for child in self.children.values() for run_id in child.slot.begun]
+        lost = [Lost(child.claimed_by, child.slot.begun, said) for child in self.children.values()]
         self.children.clear()
-        return begun
+        return lost

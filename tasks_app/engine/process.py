@@ -14,6 +14,9 @@ from tasks_app.engine.logs import one_line
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
+FILES_CLOSED = 77
+"""The exit code of a worker whose task closed the files that it lives by."""
+
 
 def title(cluster: str, role: str) -> None:
     """`qcluster default worker idle`: what ps and top show of this process."""
@@ -48,6 +51,8 @@ def kill_group(pid: int) -> None:
 def exit_code(status: int) -> str:
     """How a process ended, from what waitpid says: `killed by SIGKILL` or `exit code 1`."""
     code = os.waitstatus_to_exitcode(status)
+    if code == FILES_CLOSED:
+        return "its task closed files that were not its own"
     if code >= 0:
         return f"exit code {code}"
     try:

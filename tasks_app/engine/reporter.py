@@ -79,10 +79,10 @@ class Reporter(threading.Thread):
             if progress is not written and self._write(run, progress):
                 written = progress
             elif self.holding.lines:
-                self._write_lines()
+                self._settle()
             pause.wait(WRITE_EVERY)
 
-    def _write_lines(self) -> None:
+    def _settle(self) -> None:
         try:
             self.holding.settle(self._connected())
         except psycopg.Error:  # tried again with the next write; the worker's own connection says what is wrong
@@ -90,7 +90,7 @@ class Reporter(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(f"{self.title} reporter")
+            self._connection = connect(f"{self.title} reporter", self.holding.me)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -99,10 +99,9 @@ class Reporter(threading.Thread):
 
     def _write(self, run: ClaimedRun, progress: dict[str, Any] | None) -> bool:
         try:
-            connection = self._connected()
             if not self.holding.is_settled:
-                self.holding.settle(connection)
-            connection.execute(
+                self._settle()
+            self._connected().execute(
                 statements.REPORT,
                 {
                     "id": run.id,

@@ -28,7 +28,7 @@ STOP_NOW = b"k"
 """Stop without grace."""
 
 LOOK_AROUND_SECONDS = 5.0
-"""Between looks at the heartbeats of the other clusters."""
+"""Between looks at the heartbeats of the other clusters, at most."""
 
 
 class Sentinel:
@@ -136,7 +136,8 @@ class Sentinel:
             logger.warning(
                 "still at work after %g s, and ended: %d of the workers", self.grace, len(self.pool.children)
             )
-            self.cut_short = self.pool.kill()
+            ended = self.pool.kill("It was stopped.")
+            self.cut_short = [run_id for lost in ended for run_id in lost.begun or ()]
         return not self.pool.children
 
     # The database
@@ -164,7 +165,7 @@ class Sentinel:
             if time.monotonic() >= self.fire_at:
                 self._fire_schedules()
             if now >= self.next_look and self.stopping_since is None:
-                self.next_look = now + LOOK_AROUND_SECONDS
+                self.next_look = now + min(LOOK_AROUND_SECONDS, settings.LOST_AFTER_SECONDS / 2)
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
                 self.lost += self.link.held_by_nobody([child.claimed_by for child in self.pool.children.values()])
         except psycopg.Error as error:
@@ -192,8 +193,11 @@ class Sentinel:
             self.pool.work_ahead = True
 
     def _beat(self) -> None:
+        asked = time.monotonic()
         beat = self.link.beat(self.pool.busy, len(self.pool.children))
         now = time.monotonic()
+        if beat.is_known:
+            self.slots.lease(asked + settings.LOST_AFTER_SECONDS)
         self.next_beat = now + HEARTBEAT_SECONDS
         self.pool.work_ahead = self.pool.work_ahead or beat.work_now
         self.due_at = now + beat.due_in if beat.due_in is not None else float("inf")
@@ -222,10 +226,8 @@ class Sentinel:
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""
         logger.error("cluster %s was silent too long and was declared lost: its workers start over", self.name)
+        self.slots.lease(0.0)
         # Until this moment its workers went on, and may have taken more than what was given to others.
-        ended = list(self.pool.children.values())
-        self.pool.kill()
-        said = "Its cluster had been declared lost, so its worker was ended."
-        self.lost += [Lost(child.claimed_by, child.slot.begun, said) for child in ended]
+        self.lost += self.pool.kill("Its cluster had been declared lost, so its worker was ended.")
         self.link.begin_anew()
         self._listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -14,26 +15,32 @@ BATCH = 100
 HOLDER_BYTES = 128
 COUNT = struct.Struct("<I")
 DEADLINE = struct.Struct("<d")
+LEASE = struct.Struct("<d")
 SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + 16 * BATCH
 
 
 class Slots:
     """One slot a worker, in memory that the main process makes before any fork, so that it outlives a sentinel.
 
-    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's. The count is written
-    after the id, so a reader that finds the worker dead in between misses a run that had not begun.
+    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's as the lease of them
+    all is. The count is written after the id, so a reader that finds the worker dead in between misses a run that had
+    not begun.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._memory = mmap.mmap(-1, SIZE * number)
+        self._memory = mmap.mmap(-1, LEASE.size + SIZE * number)
+
+    def lease(self, until: float) -> None:
+        """Until that moment, of the monotonic clock, no other cluster can take this one for lost."""
+        LEASE.pack_into(self._memory, 0, until)
 
     def __iter__(self) -> Iterator[Slot]:
         return (self.slot(number) for number in range(1, self.number + 1))
 
     def slot(self, number: int) -> Slot:
         """The slot of a worker, numbered from 1."""
-        return Slot(self._memory, SIZE * (number - 1))
+        return Slot(self._memory, LEASE.size + SIZE * (number - 1))
 
 
 class Slot:
@@ -74,6 +81,11 @@ class Slot:
     def end(self) -> None:
         """The run at hand has ended; it stays among the begun until the database has its result."""
         DEADLINE.pack_into(self._memory, self._deadline_at, 0.0)
+
+    @property
+    def is_leased(self) -> bool:
+        """The sentinel was heard from lately, so what this worker claims and begins is nobody else's."""
+        return bool(time.monotonic() < LEASE.unpack_from(self._memory, 0)[0])
 
     def is_to_be_cancelled(self, run_id: uuid.UUID) -> bool:
         return self._memory[self._wish_at : self._wish_at + 16] == run_id.bytes

@@ -55,16 +55,18 @@ WITH run AS (
 SELECT status, CASE WHEN status <> 'CANCELLED' THEN pg_notify('dumbwaiter', 'cancel ' || id) END FROM run
 """
 
+# What Python cannot read, such as a moment that is infinite, would stop the queue and not only the row that has it.
 CLAIM = """
 WITH next AS MATERIALIZED (
   SELECT id FROM tasks_app_taskrun
   WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= clock_timestamp()
   ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run
-SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL, attempt = run.attempt + 1
+SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL,
+  attempt = least(run.attempt, 32766) + 1
 FROM next WHERE run.id = next.id
 RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
-  run.timeout, run.enqueued_at, run.claimed_at
+  run.timeout, greatest(least(run.enqueued_at, run.claimed_at), 'epoch'), run.claimed_at
 """
 
 REPORT = """
@@ -183,6 +185,15 @@ WITH run AS (
 SELECT id, 'READY', pg_notify('dumbwaiter', queue_name) FROM run
 """
 
+# The sessions of a worker that lost its connection, or its life. One that waits for a lock does not notice that nobody
+# listens to it: it would commit its claim when all that this worker held was given back, and nobody would know of it.
+# Behind PgBouncer a name is that of the client which used the session last, so at worst an idle one is ended.
+END_SESSIONS = """
+SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+WHERE application_name LIKE %(names)s AND datname = current_database() AND pid <> pg_backend_pid()
+  AND pg_has_role(usesysid, 'USAGE')
+"""
+
 # Work whose worker died: the attempt was charged at the claim, so a task that kills its worker ends here some day.
 # `begun` tells the runs that had begun from those that only lay ready beside them; NULL means nobody knows.
 TAKE_FROM_LOST = """
@@ -261,12 +272,13 @@ SELECT EXISTS (SELECT FROM beat),
 """
 
 OTHER_CLUSTERS = """
-SELECT id, host, heartbeat_at FROM tasks_app_cluster WHERE stopped_at IS NULL AND lost_at IS NULL AND id <> %(id)s
+SELECT id, host, heartbeat_at::text FROM tasks_app_cluster WHERE stopped_at IS NULL AND lost_at IS NULL AND id <> %(id)s
 """
 
 DECLARE_LOST = """
 UPDATE tasks_app_cluster SET lost_at = clock_timestamp(), busy = 0
-WHERE id = %(id)s AND heartbeat_at = %(heartbeat_at)s AND stopped_at IS NULL AND lost_at IS NULL RETURNING id
+WHERE id = %(id)s AND heartbeat_at = %(heartbeat_at)s::timestamptz AND stopped_at IS NULL AND lost_at IS NULL
+RETURNING id
 """
 
 COUNT_RESCUED = "UPDATE tasks_app_cluster SET rescued = %(rescued)s WHERE id = %(id)s"

@@ -23,6 +23,7 @@ from tasks_app.engine.holding import Connection, Holding
 from tasks_app.engine.receivers import Receivers
 from tasks_app.engine.reporter import Reporter
 from tasks_app.engine.slots import BATCH, Slot
+from tasks_app.engine.surroundings import Surroundings
 
 logger = logging.getLogger("dumbwaiter.worker")
 
@@ -80,6 +81,7 @@ class Worker:
         self.pid = os.getpid()
         logging.getLogger().addHandler(self.run_log)
         self.printed = capture_output()
+        self.surroundings = Surroundings(self.channel)
         process.title(self.cluster, "worker idle")
         self.receivers.worker_began(self.title)
         while True:
@@ -118,8 +120,12 @@ class Worker:
     # A batch
 
     def _is_batch_over(self) -> bool:
-        """The runs at hand take longer than those before: twice the time is gone, so others may have the rest."""
-        return self.stopping or self.is_quiet or time.monotonic() - self._claimed_at > 2 * BATCH_SECONDS
+        """The runs at hand take longer than those before: twice the time is gone, so others may have the rest.
+
+        Or have it already: while this process stood still, or its sentinel did, the whole cluster was taken for lost.
+        """
+        late = time.monotonic() - self._claimed_at > 2 * BATCH_SECONDS
+        return self.stopping or self.is_quiet or late or not self.holding.slot.is_leased
 
     def _settle_and_claim(self) -> bool:
         """Raises `psycopg.Error` with nothing lost: what is not settled stays until the database has it."""
@@ -127,10 +133,9 @@ class Worker:
             self._connection = self._reconnect()
         self._adapt()
         runs: list[ClaimedRun] = []
-        asked = time.monotonic()
         for queue in self.queues:
             claim = {"queue": queue, "me": self.me, "limit": self.batch}
-            may_claim = not (self.stopping or self.is_quiet)
+            may_claim = self.holding.slot.is_leased and not (self.stopping or self.is_quiet)
             runs = self.holding.settle(self._connection, claim if may_claim else None)
             if runs or not may_claim:
                 break
@@ -141,10 +146,7 @@ class Worker:
         reset_queries()
         close_old_connections()
         self._claimed_at = time.monotonic()
-        # An answer as old as this was read by a worker that stood still: its cluster may count as lost by now, and the
-        # runs be another's. Going back does nothing to those.
-        is_stale = self._claimed_at - asked > settings.LOST_AFTER_SECONDS / 2
-        (self.holding.owed if is_stale else self.holding.waiting).extend(runs)
+        self.holding.waiting.extend(runs)
         self._tell_receivers()
         if runs and self.woken:
             self.woken = False
@@ -173,11 +175,17 @@ class Worker:
 
     def _reconnect(self) -> Connection:
         """A new connection; what the old one may have claimed without its answer arriving goes back uncharged."""
-        connection = connect(self.title)
+        connection = connect(self.title, self.me)
         known = [run.id for run, _ in self.holding.done] + [run.id for run in self.holding.owed]
         held = {**statements.holder(self.me), "but": known, "begun": []}
         for run_id, *_ in connection.execute(statements.GIVE_BACK, held).fetchall():
             logger.warning("run %s given back: its claim arrived after the connection was lost", run_id)
+        # A run that was put back may have been claimed again in the very round trip whose answer did not arrive.
+        again = {
+            "id": [run.id for run, _ in self.holding.done],
+            "attempt": [run.attempt + 1 for run, _ in self.holding.done],
+        }
+        connection.execute(statements.RELEASE, {"me": self.me, **again})
         return connection
 
     # A run
@@ -198,12 +206,12 @@ class Worker:
         outcome = execute(run, self.me, self.reporter.report, partial(slot.is_to_be_cancelled, run.id))
         if os.getpid() != self.pid:
             os._exit(0)  # the task forked, and this is the child coming back: run and connections are its parent's
+        self.surroundings.put_back()
         slot.end()
         self.runs += 1
         self.printed.flush_rest()
         self.run_log.end()
         outcome.progress = self.reporter.end()
-        close_old_connections()
         self.holding.done.append((run, outcome))
 
     # Waiting

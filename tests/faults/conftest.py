@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,11 +27,16 @@ def server(server_data: Path, tmp_path: Path) -> Iterator[Server]:
     prepared = Server(server_data, tmp_path)
     yield prepared
     embedded.ensure_running(server_data)
-    for cluster in prepared.clusters:
-        cluster.end()
-    with prepared.connect() as connection:
+    with ExitStack() as last:  # the next test finds it clean, whatever ends badly here
+        last.callback(clean, prepared)
+        for cluster in prepared.clusters:
+            last.callback(cluster.end)
+
+
+def clean(server: Server) -> None:
+    with server.connect() as connection:
         connection.execute("TRUNCATE tasks_app_taskrun, tasks_app_cluster, tasks_app_runlog")
-        connection.execute("DROP FUNCTION IF EXISTS full_disk, no_threes, slow_claim CASCADE")
+        connection.execute("DROP FUNCTION IF EXISTS full_disk, no_threes, slow_claim, wait_at_gate CASCADE")
 
 
 @pytest.fixture

@@ -4,10 +4,13 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.faults.play import read, send
 from tests.server import Server
 from tests.waiting import wait_until
 
@@ -84,14 +87,18 @@ def test_everything_killed_at_once_is_rescued_by_another_cluster(server: Server)
     assert_every_second_execution_is_explained(server, COUNT)
 
 
-def test_a_sigterm_during_the_start_leaves_nothing(server: Server) -> None:
+@pytest.mark.parametrize(("signum", "send_to"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_a_signal_during_the_start_leaves_nothing(
+    server: Server, signum: signal.Signals, send_to: Callable[[int, int], None]
+) -> None:
+    """To the main process alone, and as Ctrl-C comes: to the whole group."""
     for moment in ("qcluster default main", "qcluster default sentinel", "is ready"):
         cluster = server.qcluster(wait=False, WORKERS=4)
         if moment == "is ready":
             cluster.wait_for_output(moment)
         else:
             wait_until(lambda: cluster.titled(moment) or cluster.process.poll() is not None)  # noqa: B023
-        os.kill(cluster.pid, signal.SIGTERM)
+        send_to(cluster.pid, signum)
         assert cluster.wait() == 0
         assert not cluster.members()
 
@@ -126,3 +133,18 @@ def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> No
     assert len(charged) <= 100
     assert all(server.executions()[run["args"][1]] >= 1 for run in charged)
     assert psutil.pid_exists(cluster.pid)
+
+
+@pytest.mark.parametrize("task", ["never_leaves_c", "ignores_sigterm"])
+def test_a_task_that_hears_no_signal_does_not_outlive_its_cluster(server: Server, tmp_path: Path, task: str) -> None:
+    cluster = server.qcluster(WORKERS=1, STOP_GRACE_SECONDS=0.3)
+    gate = tmp_path / "gate"
+    run_id = send(server, task, str(gate))
+    wait_until(gate.exists, what="the task to be at work")
+
+    os.killpg(cluster.pid, signal.SIGTERM)
+
+    assert cluster.wait() == 0
+    assert not cluster.members()
+    run = read(server, run_id)
+    assert (run["status"], run["attempt"], run["claimed_by"]) == ("READY", 0, None)
