@@ -23,6 +23,7 @@ from django_tasks.exceptions import InvalidTaskError
 from tasks_app import wording
 from tasks_app.admin import code, task_paths
 from tasks_app.engine import schedules
+from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
 from tasks_app.engine.timing import CRON, BadTiming, moment_of, zone_of
 from tasks_app.models import Missed, Overlap, Status, TaskRun
 
@@ -105,7 +106,7 @@ class ScheduleForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rules = getattr(self.instance, "rules", None)
-        zone = rules.time_zone if rules else schedules.default_zone()
+        zone = rules.time_zone if rules else default_zone()
         next_run = self.instance.next_run if self.instance.pk else timezone.now()
         self.initial.update(
             next_run=next_run and wall_clock(next_run, zone),
@@ -169,10 +170,10 @@ def wall_clock(at: datetime, zone: str) -> datetime:
 def stored_arguments(schedule: Any) -> dict[str, Any]:
     """The arguments as values; those that cannot be read as they stand, to be mended."""
     found: dict[str, Any] = {"arguments": schedule.args or [], "keywords": schedule.kwargs or {}}
-    with suppress(schedules.BadSchedule):
-        found["arguments"] = schedules.read_literals(schedule.args, None)[0]
-    with suppress(schedules.BadSchedule):
-        found["keywords"] = schedules.read_literals(None, schedule.kwargs)[1]
+    with suppress(BadSchedule):
+        found["arguments"] = read_literals(schedule.args, None)[0]
+    with suppress(BadSchedule):
+        found["keywords"] = read_literals(None, schedule.kwargs)[1]
     return found
 
 
@@ -302,7 +303,7 @@ class ScheduleAdmin(admin.ModelAdmin):
 
     def time_zone(self, schedule: Any) -> str:
         rules = getattr(schedule, "rules", None)
-        return rules.time_zone if rules else schedules.default_zone()
+        return rules.time_zone if rules else default_zone()
 
     @admin.display(description="if missed")
     def missed(self, schedule: Any) -> str:

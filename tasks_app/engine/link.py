@@ -17,7 +17,7 @@ from django.conf import settings
 from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import schedules, statements
+from tasks_app.engine import firing, statements
 from tasks_app.engine.connect import connect, end_sessions
 from tasks_app.engine.pool import Lost
 
@@ -126,7 +126,7 @@ class Link:
 
     def fire_schedules(self) -> bool:
         """Submit the runs of schedules that are due; answers whether there was any."""
-        return schedules.fire(self.db)
+        return firing.fire(self.db)
 
     def take_back(self, gone: Lost) -> bool:
         """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""

@@ -18,7 +18,7 @@ from django_tasks.exceptions import InvalidTaskError
 
 from config.local import BASE_DIR
 from tasks_app.checks import check_catch_up
-from tasks_app.engine.schedules import BadSchedule, read_call
+from tasks_app.engine.schedule_call import BadSchedule, read_call
 from tasks_app.models import ScheduleRules
 from tests import outcomes
 

@@ -21,7 +21,7 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
 from tasks_app.clock import database_now
-from tasks_app.engine import schedules
+from tasks_app.engine import firing as schedule_firing
 from tasks_app.engine.connect import connect
 from tasks_app.engine.link import Link
 from tasks_app.models import Missed, Overlap, ScheduleRules, Status, TaskRun
@@ -171,7 +171,7 @@ def test_the_time_that_was_intended_is_given_to_the_task(qcluster: ClusterFactor
 @pytest.fixture
 def fire(transactional_db: None) -> Iterator[Callable[[], bool]]:
     with connect("test") as db:
-        yield lambda: schedules.fire(db)
+        yield lambda: schedule_firing.fire(db)
 
 
 def make(**columns: Any) -> Schedule:
@@ -276,7 +276,7 @@ def test_a_transaction_cut_short_fires_nothing_and_the_next_does(fire: Callable[
     """What kill -9 leaves behind at any point: a transaction that never ended."""
     one = make()
     with connect("killed") as dying, suppress(Undone), dying.transaction():
-        assert schedules.fire(dying)
+        assert schedule_firing.fire(dying)
         assert not fire()  # nobody else fires what is being fired
         raise Undone
 
@@ -308,7 +308,7 @@ def test_who_deletes_a_schedule_that_is_just_fired_waits_for_that(fire: Callable
 
     deleting = threading.Thread(target=delete)
     with connect("firing") as firing, firing.transaction():
-        assert schedules.fire(firing)
+        assert schedule_firing.fire(firing)
         deleting.start()
         waiting = (
             "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)"

@@ -11,8 +11,9 @@ from django.test import Client
 from django_q.models import Schedule
 
 from tasks_app.clock import database_now
-from tasks_app.engine import schedules
+from tasks_app.engine import firing
 from tasks_app.engine.connect import connect
+from tasks_app.engine.schedule_call import read_literals
 from tasks_app.models import Missed, Overlap, ScheduleRules, Status, TaskRun
 from tests.pages.conftest import RunFactory
 
@@ -74,7 +75,7 @@ def test_a_schedule_is_added_with_its_rules(operators_client: Client) -> None:
     made = added(operators_client, arguments="[]")
 
     assert (made.func, made.name, made.schedule_type, made.repeats) == (TASK, "nightly", "D", -1)
-    assert schedules.read_literals(made.args, made.kwargs) == ([], {"type": 1})
+    assert read_literals(made.args, made.kwargs) == ([], {"type": 1})
     rules = made.rules
     assert (rules.time_zone, rules.missed, rules.overlap) == ("Europe/Berlin", Missed.RUN_ONCE, Overlap.SKIP)
     # 02:30 is left out in that night, so its first moment is the one after the gap: 03:00 in summer time.
@@ -87,7 +88,7 @@ def test_arguments_of_every_kind_of_json_come_back_as_they_were(operators_client
 
     page = operators_client.get(f"{LIST}{made.pk}/change/")
     assert save_as_shown(operators_client, made, keywords=page.context["adminform"].form["keywords"].value()).url
-    _, keywords = schedules.read_literals(made.args, made.kwargs)
+    _, keywords = read_literals(made.args, made.kwargs)
     assert keywords == {"type": [1, 2.5, None, True, 'it\'s "quoted" \\u0000', {"deep": []}]}
 
 
@@ -135,7 +136,7 @@ def test_saving_a_page_takes_back_nothing_that_a_cluster_did_meanwhile(
 
     def fire() -> None:
         with connect("test") as db:
-            assert schedules.fire(db)
+            assert firing.fire(db)
 
     assert save_as_shown(operators_client, made, name="renamed", meanwhile=fire).status_code == 302
 
