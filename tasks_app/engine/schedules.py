@@ -106,9 +106,13 @@ def after_save(sender: object, instance: Schedule, raw: bool, **kwargs: Any) -> 
         return
     noted = {"error": None, "broken_version": None, "skipped": None, "noted_at": None}
     noted |= vars(instance).pop("_noted", {})
-    rules, _ = ScheduleRules.objects.update_or_create(
-        schedule_id=instance.pk, defaults=noted, create_defaults={**noted, "time_zone": default_zone()}
-    )
+    with transaction.atomic():
+        # The locks in the order of a firing, as a cluster may be at it already: else it could end in a deadlock.
+        if not Schedule.objects.select_for_update().filter(pk=instance.pk).values_list("pk").first():
+            return  # it was for once, and is done
+        rules, _ = ScheduleRules.objects.update_or_create(
+            schedule_id=instance.pk, defaults=noted, create_defaults={**noted, "time_zone": default_zone()}
+        )
     rules.schedule = instance  # so that `schedule.rules` is this very row
     with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [statements.CHANNEL, statements.STEER_HINT])

@@ -157,6 +157,17 @@ def test_a_broken_row_is_flagged_and_stops_nobody(qcluster: ClusterFactory) -> N
     wait_until(lambda: ScheduleRules.objects.get(pk=rows[0].pk).error is None, what="the flag to be gone")
 
 
+def test_many_are_saved_while_a_cluster_fires_them(qcluster: ClusterFactory) -> None:
+    """A row is there for the clusters before its rules are: neither side ends the other in a deadlock."""
+    cluster = qcluster()
+    for number in range(60):
+        schedule(SUCCEEDS, name=f"number {number}", schedule_type=Schedule.HOURLY, next_run=in_seconds(-1))
+
+    wait_until(lambda: TaskRun.objects.filter(status=Status.SUCCESSFUL).count() == 60, what="a run of each")
+    assert TaskRun.objects.values("schedule_id").distinct().count() == 60
+    assert "deadlock" not in cluster.output
+
+
 def test_the_time_that_was_intended_is_given_to_the_task(qcluster: ClusterFactory) -> None:
     qcluster()
     due = in_seconds(-5)
