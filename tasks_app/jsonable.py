@@ -10,6 +10,9 @@ from django.conf import settings
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+# Made once: json.dumps makes another for every call that has options.
+ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
 DEEPEST = 200
 """Levels of nesting: with many more, reading it back would end in a RecursionError somewhere."""
 
@@ -21,7 +24,7 @@ class NotJSON(ValueError):
 def to_json(value: Any, what: str) -> str:
     """The value as JSON text; `what` begins the sentence of `NotJSON` (such as "The result")."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = ENCODER.encode(value)
         size = len(text.encode())
     except TypeError as error:
         raise NotJSON(f"{what} cannot be stored as JSON: {error}.") from None

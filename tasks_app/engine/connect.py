@@ -16,6 +16,12 @@ from tasks_app.engine import statements
 DJANGO_ONLY = {"context", "cursor_factory", "prepare_threshold", "assume_role", "isolation_level", "pool",
                "server_side_binding"}  # fmt: skip
 
+# Every statement of the engine finds its rows by an index. A plan made while the table was small, or had no statistics
+# yet, stays with the connection and would read all of it, again and again, when it has grown.
+SESSION = "SET TIME ZONE 'UTC'; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+
+DECODER = json.JSONDecoder()
+
 UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
 """What psycopg raises when the server went away or does not answer; anything else is our own mistake."""
 
@@ -41,7 +47,7 @@ def connect(title: str, holder: str = "") -> psycopg.Connection[TupleRow]:
     name = f"{name[: 62 - len(_tag(holder))]} {_tag(holder)}" if holder else name[:63]
     connection = psycopg.connect(**{**defaults, **parameters(), "application_name": name, "autocommit": True})
     set_json_loads(loads, connection)
-    connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(SESSION)
     if holder:
         _end(connection, re.sub(r"[\\%_]", r"\\\g<0>", name))
     return connection
@@ -53,7 +59,7 @@ def loads(text: str | bytes) -> Any:
     An exception here would come out of a claim, again and again, and stop the whole queue for one row.
     """
     try:
-        return json.loads(text)
+        return DECODER.decode(text if isinstance(text, str) else text.decode())
     except (RecursionError, ValueError):
         return None
 

@@ -114,22 +114,18 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
         first: list[RunContext] = []
         if isinstance(task, Task) and task.takes_context:
             first = [RunContext(task_result=as_result(run, task, worker), report=report, is_cancelled=is_cancelled)]
-        if signature := signature_of(call):
-            signature.bind(*first, *run.args, **run.kwargs)
     except catalog.UnknownTask as error:
         outcome.fail(Failure.REJECTED, str(error))
         outcome.is_unknown = True
     except BrokenRow as error:
         outcome.fail(Failure.REJECTED, f"Its row cannot be read: {error}.")
-    except TypeError as error:
-        outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {error}.")
     except BaseException as error:  # importing the task's module ran its code, which may do anything
         outcome.fail(Failure.REJECTED, f"{run.task_path} cannot be loaded: {sentence_of(error)}", error)
         outcome.is_unknown = True
     else:
         try:
-            called = async_to_sync(call) if inspect.iscoroutinefunction(call) else call
-            with time_limit(run.timeout), cancellable(is_cancelled):
+            called = async_to_sync(call) if is_async(call) else call
+            with Interruptible(run.timeout, is_cancelled):
                 value = called(*first, *run.args, **run.kwargs)
             outcome.return_value = to_json(value, "The result")
         except Cancelled as error:
@@ -140,8 +136,11 @@ def execute(run: ClaimedRun, worker: str, report: Report, is_cancelled: Callable
         except NotJSON as error:
             outcome.fail(Failure.ERROR, str(error), error)
         except BaseException as error:  # also SystemExit and KeyboardInterrupt: a task must not end its worker
-            outcome.fail(Failure.ERROR, sentence_of(error), error)
-            outcome.retry_in = policy_of(task).wait_after(error, run.attempt, run.max_attempts)
+            if isinstance(error, TypeError) and (misfit := misfit_of(call, *first, *run.args, **run.kwargs)):
+                outcome.fail(Failure.REJECTED, f"{run.name} cannot be called with these arguments: {misfit}.")
+            else:
+                outcome.fail(Failure.ERROR, sentence_of(error), error)
+                outcome.retry_in = policy_of(task).wait_after(error, run.attempt, run.max_attempts)
     outcome.ended = run.since_claim
     return outcome
 
@@ -151,21 +150,26 @@ class TimedOut(BaseException):
 
 
 @contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimedOut` in the block after so many seconds; main thread only, as signals are."""
-    if seconds is None:
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimedOut
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    start_timer(seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        stop_timer()
+
+
+def start_timer(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, _stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def stop_timer() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _stop(*_: object) -> None:
+    raise TimedOut
 
 
 _wish: Callable[[], bool] | None = None
@@ -177,17 +181,33 @@ def on_cancel_signal(*_: object) -> None:
         raise Cancelled
 
 
-@contextmanager
-def cancellable(is_cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Between runs the signal does nothing; in this block it raises `Cancelled` when the wish is for this run."""
-    global _wish
-    _wish = is_cancelled
-    try:
-        if is_cancelled():
+class Interruptible:
+    """A block that ends at its time limit, as with `time_limit`, or when the cancel signal comes and is for this run.
+
+    Between such blocks that signal does nothing. A class, because a generator would cost more than a short task.
+    """
+
+    __slots__ = ("is_cancelled", "seconds")
+
+    def __init__(self, seconds: float | None, is_cancelled: Callable[[], bool]) -> None:
+        self.seconds, self.is_cancelled = seconds, is_cancelled
+
+    def __enter__(self) -> None:
+        global _wish
+        if self.seconds is not None:
+            start_timer(self.seconds)
+        _wish = self.is_cancelled
+        if self.is_cancelled():
+            self.__exit__()
             raise Cancelled
-        yield
-    finally:
-        _wish = None
+
+    def __exit__(self, *raised: object) -> None:
+        global _wish
+        try:
+            _wish = None
+        finally:  # also when the signal came just before
+            if self.seconds is not None:
+                stop_timer()
 
 
 @cache
@@ -197,6 +217,19 @@ def signature_of(call: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(call)
     except ValueError:
         return None
+
+
+def misfit_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> TypeError | None:
+    """Why a call did not even begin: its arguments are not those that the task takes."""
+    if signature := signature_of(call):
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            return error
+    return None
+
+
+is_async = cache(inspect.iscoroutinefunction)
 
 
 def policy_of(task: object) -> RetryPolicy:

@@ -146,22 +146,9 @@ class Holding:
             "text": [line.text for line in lines],
         }
 
-    def _endings(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
-        outcomes = [outcome for _, outcome in done]
-        return {
-            "me": self.me,
-            "id": [run.id for run, _ in done],
-            "attempt": [run.attempt for run, _ in done],
-            "status": [outcome.status if outcome.retry_in is None else Status.READY for outcome in outcomes],
-            "began": [outcome.began for outcome in outcomes],
-            "ended": [outcome.ended for outcome in outcomes],
-            "progress": [json.dumps(outcome.progress) if outcome.progress else None for outcome in outcomes],
-            "return_value": [outcome.return_value for outcome in outcomes],
-            "failure": [outcome.failure for outcome in outcomes],
-            "message": [outcome.message for outcome in outcomes],
-            "entry": [outcome.entry for outcome in outcomes],
-            "retry_in": [outcome.retry_in for outcome in outcomes],
-        }
+    def _endings(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, str]:
+        """As one JSON text, in which what is not told stays away: a list a column would cost four times as much."""
+        return {"me": self.me, "done": json.dumps([ending_of(run, outcome) for run, outcome in done])}
 
     def _unknown(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
         return {
@@ -212,3 +199,25 @@ class Holding:
             outcome.seconds, outcome.status,
             f"/{outcome.failure}: {one_line(outcome.message or '', 300)}" if failed else "", again,
         )  # fmt: skip
+
+
+def ending_of(run: ClaimedRun, outcome: Outcome) -> dict[str, object]:
+    """What `statements.FINISH` takes about one run."""
+    told = {
+        "id": str(run.id),
+        "attempt": run.attempt,
+        "status": outcome.status if outcome.retry_in is None else Status.READY,
+        "began": outcome.began,
+        "ended": outcome.ended,
+        "return_value": outcome.return_value,
+    }
+    if outcome.progress:
+        told["progress"] = json.dumps(outcome.progress)
+    if outcome.status != Status.SUCCESSFUL:
+        told |= {
+            "failure": outcome.failure,
+            "message": outcome.message,
+            "entry": outcome.entry,
+            "retry_in": outcome.retry_in,
+        }
+    return told

@@ -133,6 +133,10 @@ def hold(holding: bool) -> None:
         release()
 
 
+def is_holding() -> bool:
+    return HeldLines.holding
+
+
 def release() -> None:
     """Write what was held."""
     for handler in (*logging.getLogger().handlers, *logging.getLogger("dumbwaiter").handlers):

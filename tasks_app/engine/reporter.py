@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -30,13 +31,14 @@ class Reporter(threading.Thread):
     sets attributes, so that a report costs a task nothing; what the last write missed travels with the finish.
     """
 
-    def __init__(self, holding: Holding, title: str) -> None:
+    def __init__(self, holding: Holding, title: str, announce: Callable[[ClaimedRun], None]) -> None:
         super().__init__(name="reporter", daemon=True)
-        self.holding, self.title = holding, title
+        self.holding, self.title, self.announce = holding, title, announce
         self.run_now: ClaimedRun | None = None
         self.progress: dict[str, Any] | None = None
         self.began = 0.0
         self._working = threading.Event()
+        self._is_working = False
         self._connection: Connection | None = None
 
     # Called by the main thread
@@ -44,7 +46,9 @@ class Reporter(threading.Thread):
     def begin(self, run: ClaimedRun) -> None:
         self.progress, self.began = None, run.since_claim
         self.run_now = run
-        self._working.set()
+        if not self._is_working:
+            self._is_working = True
+            self._working.set()
 
     def report(self, progress: dict[str, Any]) -> None:
         self.progress = progress
@@ -56,6 +60,7 @@ class Reporter(threading.Thread):
 
     def rest(self) -> None:
         """No run at hand: the thread sleeps until the next `begin`, without a look in between."""
+        self._is_working = False
         self._working.clear()
 
     # The thread
@@ -72,7 +77,9 @@ class Reporter(threading.Thread):
         if run.since_claim - self.began < TICK:  # it began during the pause: look again after the next one
             return
         self.holding.give_up_rest()
-        logs.hold(False)
+        if logs.is_holding():
+            self.announce(run)
+            logs.hold(False)
         written: object = self  # nothing that a task can report, so that RUNNING is written without any progress
         while self.run_now is run:
             progress = self.progress

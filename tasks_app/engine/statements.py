@@ -21,15 +21,15 @@ def holder(claimed_by: str, whole_cluster: bool = False) -> dict[str, str]:
     return {"holder": claimed_by, "beyond": f"{claimed_by}\x01"}
 
 
-# As plain as can be, because it is parsed and planned anew for each run. Its own time, not the clock's: both columns
-# have to be the same moment.
+# As plain as can be, because it may be parsed and planned anew for each run. Its own time, not the clock's: both
+# columns have to be the same moment. Answered as a number, which psycopg reads ten times as fast as a time.
 ENQUEUE = """
 INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
   enqueued_at, attempt, max_attempts, timeout, attempts)
 VALUES (%(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
   greatest(%(run_after)s::timestamptz, statement_timestamp()), statement_timestamp(), 0, %(max_attempts)s, %(timeout)s,
   '[]')
-RETURNING run_after, enqueued_at, pg_notify('dumbwaiter', queue_name)
+RETURNING extract(epoch FROM enqueued_at)::float8, pg_notify('dumbwaiter', queue_name)
 """
 
 # The same for many runs of one task, with one moment and one NOTIFY for all of them.
@@ -98,10 +98,9 @@ SET status = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NULL 
     done.entry::jsonb || jsonb_build_object('attempt', run.attempt, 'worker', run.claimed_by,
       'started_at', run.claimed_at + make_interval(secs => done.began),
       'ended_at', run.claimed_at + make_interval(secs => done.ended))) END
-FROM unnest(%(id)s::uuid[], %(attempt)s::int2[], %(status)s::text[], %(began)s::float8[], %(ended)s::float8[],
-  %(progress)s::text[], %(return_value)s::text[], %(failure)s::text[], %(message)s::text[], %(entry)s::text[],
-  %(retry_in)s::float8[])
-  AS done(id, attempt, status, began, ended, progress, return_value, failure, message, entry, retry_in)
+FROM json_to_recordset(%(done)s::json)
+  AS done(id uuid, attempt int2, status text, began float8, ended float8, progress text, return_value text,
+    failure text, message text, entry text, retry_in float8)
 WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
   AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id

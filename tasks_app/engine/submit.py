@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -23,6 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Call = Sequence[Any] | Mapping[str, Any]
+
+PLAIN = {str, int, float, bool, type(None)}
+"""Types that JSON keeps as they are; most arguments are of these, and need not be walked through."""
 
 CHUNK = 5_000
 """Runs in one INSERT of many: more at once would gain nothing and cost memory."""
@@ -87,7 +90,8 @@ class Submission:
         """Store the row, and keep the arguments as JSON has them; answers `run_after` and `enqueued_at`."""
         self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
         row = execute_prepared(statements.ENQUEUE, {"id": self.id, "args": args, "kwargs": kwargs, **options})
-        return row[0], row[1]
+        enqueued_at = datetime.fromtimestamp(row[0], UTC)
+        return enqueued_at if self.run_after is None else max(self.run_after, enqueued_at), enqueued_at
 
     def store_many(self, calls: Iterable[Call]) -> list[uuid.UUID]:
         """Insert a run for each call, all of them or, raising `InvalidTaskError`, none; returns their ids in order."""
@@ -119,7 +123,8 @@ class Submission:
 
     def _as_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], str, str]:
         try:
-            plain_args, plain_kwargs = normalize_json(list(args)), normalize_json(dict(kwargs))
+            plain_args = list(args) if PLAIN.issuperset(map(type, args)) else normalize_json(list(args))
+            plain_kwargs = normalize_json(dict(kwargs)) if kwargs else {}
             args_json = to_json(plain_args, f"The arguments of {self.task_path}")
             kwargs_json = to_json(plain_kwargs, f"The keyword arguments of {self.task_path}")
             return plain_args, plain_kwargs, args_json, kwargs_json

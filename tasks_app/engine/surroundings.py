@@ -33,6 +33,7 @@ class Surroundings:
         ]
         """The root, which has the handlers, and those that the engine speaks through."""
         self.silent = {logger for logger in all_loggers() if logger.disabled}
+        self.connections = [connections[alias] for alias in connections]
 
     def put_back(self) -> None:
         """Ends the process where that is impossible: without its sentinel's channel a worker is nobody."""
@@ -97,12 +98,13 @@ class Surroundings:
 
         All that later runs write would be lost with that transaction.
         """
-        for connection in connections.all(initialized_only=True):
+        for connection in self.connections:
             if connection.in_atomic_block:
                 if connection.connection is not None:
                     connection.connection.close()
                 del connections[connection.alias]
-            else:
+                self.connections = [connections[alias] for alias in connections]
+            elif connection.connection is not None:
                 connection.close_if_unusable_or_obsolete()
 
 

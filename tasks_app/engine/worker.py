@@ -47,6 +47,9 @@ BATCH_SECONDS = 0.02
 """How much work a worker takes at once: so little that nobody misses it elsewhere, so much that the round trip to the
 database and its commit are shared by many short runs."""
 
+LISTEN_EVERY = 0.001
+"""Seconds between looks at the channel to the sentinel, when runs are shorter than that."""
+
 PATIENCE = (0.05, 2.0)
 """Seconds between tries while the database does not take a statement: the first, and the longest."""
 
@@ -60,7 +63,7 @@ class Worker:
         self.cluster, self.number, self.queues, self.me, self.channel = cluster, number, queues, me, channel
         self.title = f"qcluster {cluster} worker {number}"
         self.holding = Holding(me, number, slot)
-        self.reporter = Reporter(self.holding, self.title)
+        self.reporter = Reporter(self.holding, self.title, self.announce)
         self.receivers = Receivers(me, slot)
         self.run_log = RunLogHandler(self.holding.lines.append)
         self.stopping = False
@@ -69,7 +72,11 @@ class Worker:
         self.woken = True
         self.batch = 1
         """How many runs the next claim asks for."""
+        self.is_batch = False
+        """The last claim brought more than one."""
+        self.await_starts = False
         self._claimed_at = 0.0
+        self._listened_at = 0.0
         self._connection: Connection | None = None
         self._pause = 0.0
 
@@ -85,7 +92,8 @@ class Worker:
         process.title(self.cluster, "worker idle")
         self.receivers.worker_began(self.title)
         while True:
-            self._listen(0)
+            if time.monotonic() >= self._listened_at + LISTEN_EVERY:
+                self._listen(0)
             if self._is_batch_over():
                 self.holding.give_up_rest()
             if run := self.holding.next():
@@ -142,9 +150,13 @@ class Worker:
         self.holding.slot.settle()
         # The lines about a batch are written together; a single run, which may be long, tells its start at once.
         logs.release()
-        logs.hold(len(runs) > 1)
+        self.is_batch = len(runs) > 1
+        logs.hold(self.is_batch)
+        if self.is_batch:
+            process.title(self.cluster, f"worker {len(runs)} runs")
         reset_queries()
         close_old_connections()
+        self.await_starts = self.receivers.await_starts
         self._claimed_at = time.monotonic()
         self.holding.waiting.extend(runs)
         self._tell_receivers()
@@ -193,13 +205,10 @@ class Worker:
     def _execute(self, run: ClaimedRun) -> None:
         slot = self.holding.slot
         slot.begin(run.id, math.inf if run.timeout is None else time.monotonic() + run.timeout)
-        process.title(self.cluster, f"worker {run.name} {run.id}")
-        logger.info(
-            "run %s started: task %s, attempt %d of %d, worker %d",
-            run.id, run.task_path, run.attempt, run.max_attempts, self.number,
-        )  # fmt: skip
+        if not self.is_batch:
+            self.announce(run)
         self.run_log.begin(run)
-        if self.receivers.await_starts:
+        if self.await_starts:
             self.receivers.run_starts(run)
             slot.limit(math.inf if run.timeout is None else time.monotonic() + run.timeout)
         self.reporter.begin(run)
@@ -214,6 +223,16 @@ class Worker:
         outcome.progress = self.reporter.end()
         self.holding.done.append((run, outcome))
 
+    def announce(self, run: ClaimedRun) -> None:
+        """In the log and in what ps shows. One of a batch only when it turns out long, by the reporter: a short one has
+        a line when it ends, and that does.
+        """
+        process.title(self.cluster, f"worker {run.name} {run.id}")
+        logger.info(
+            "run %s started: task %s, attempt %d of %d, worker %d",
+            run.id, run.task_path, run.attempt, run.max_attempts, self.number,
+        )  # fmt: skip
+
     # Waiting
 
     def _sleep(self) -> None:
@@ -226,6 +245,7 @@ class Worker:
 
     def _listen(self, wait: float | None) -> None:
         heard = self.channel.heard(wait)
+        self._listened_at = time.monotonic()
         if heard is None:
             os._exit(1)  # the sentinel is gone; what this worker holds will be found held by nobody
         if STOP in heard:
