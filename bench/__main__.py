@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bench import product, report
@@ -89,13 +90,20 @@ class Bench:
         say(f"  {contender.name}: {key[0]} {rate:,.0f}/s")
 
     def size(self, contender: Contender, key: tuple[str, str], task: str) -> int:
-        """How many tasks: as told, or as the last drain suggests; the first time two short ones tell."""
+        """How many tasks: as told, or as the last drain suggests; the first time short ones tell."""
         if key not in self.sizes:
-            rate = 0.0 if self.options.tasks else contender.drain(task, 500)
-            if rate * DRAIN_SECONDS > 2_000:  # so quick that 500 were over too soon to tell
-                rate = contender.drain(task, tasks_for(rate) // 2)
-            self.sizes[key] = self.options.tasks or tasks_for(rate)
+            self.sizes[key] = self.options.tasks or tasks_for(self.guess(contender, task))
         return self.sizes[key]
+
+    def guess(self, contender: Contender, task: str) -> float:
+        """Tasks a second in the first drain of this contender that takes long enough to tell."""
+        rate = 0.0
+        for count in (500, 5_000, 50_000):
+            with suppress(AgentError):  # over before it was timed
+                rate = contender.drain(task, count)
+            if rate and rate * DRAIN_SECONDS < 10 * count:
+                break
+        return rate
 
     def enqueue(self, contender: Contender, how: str) -> None:
         count = self.options.tasks or (20_000 if how == "enqueue_many" else 3_000)

@@ -46,6 +46,10 @@ TASKS: dict[str, Any] = {"noop": noop, "busy": busy, "stamp": stamp, "nap": nap}
 SENDS_MANY = hasattr(noop, "enqueue_many")
 
 
+# What `tasks_app.ids.new_id` makes when ten thousand are sent a second.
+ID = "overlay(gen_random_uuid()::text PLACING lpad(to_hex(mod(n / 10000, 4096)), 3, '0') FROM 1 FOR 3)::uuid"
+
+
 def prepare() -> None:
     call_command("migrate", verbosity=0)
     tables = [name for name in connection.introspection.table_names() if name.startswith("tasks_app_")]
@@ -72,7 +76,7 @@ def copy_runs(name: str, count: int, **columns: str) -> None:
     `n`, all of them now, and clusters are notified once.
     """
     at = f"now() - interval '1 us' * ({count} - n)"
-    given = {"id": "gen_random_uuid()", "args": "jsonb_build_array(n)", "run_after": at, "enqueued_at": at, **columns}
+    given = {"id": ID, "args": "jsonb_build_array(n)", "run_after": at, "enqueued_at": at, **columns}
     names = [str(field.column) for field in TaskRun._meta.concrete_fields]
     values = [given.get(column, f"run.{column}") for column in names]
     with transaction.atomic(), connection.cursor() as cursor:

@@ -18,7 +18,9 @@ DJANGO_ONLY = {"context", "cursor_factory", "prepare_threshold", "assume_role", 
 
 # Every statement of the engine finds its rows by an index. A plan made while the table was small, or had no statistics
 # yet, stays with the connection and would read all of it, again and again, when it has grown.
-SESSION = "SET TIME ZONE 'UTC'; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+# Before PostgreSQL 18, what is switched off counts as so dear that each statement would be compiled, for nothing.
+SESSION = """SET TIME ZONE 'UTC'; SET jit = off;
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
 
 DECODER = json.JSONDecoder()
 

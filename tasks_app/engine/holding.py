@@ -58,6 +58,7 @@ class Holding:
         """Runs not yet begun are for other workers: they go back at the next settling, uncharged."""
         while run := self.next():
             self.owed.append(run)
+        self.slot.give_up_rest()
 
     def settle(self, connection: Connection, claim: dict[str, object] | None = None) -> list[ClaimedRun]:
         """One round trip: record what is done, give back what is owed and, if asked, claim the next runs.

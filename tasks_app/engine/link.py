@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -45,6 +46,8 @@ class Beat:
     desired_state: str
     fire_in: float | None
     """Seconds until the next schedule falls due, if that is soon."""
+    at: datetime
+    """By the server's clock."""
 
 
 class Link:
@@ -122,7 +125,12 @@ class Link:
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
-        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in)
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, row[7])
+
+    def release_rest(self, claimed_by: str, begun: list[uuid.UUID], before: datetime) -> int:
+        """Give away what a worker took before that moment and has not begun; answers how many runs that were."""
+        query = {"holder": claimed_by, "begun": begun, "before": before}
+        return len(self.db.execute(statements.RELEASE_REST, query).fetchall())
 
     def fire_schedules(self) -> bool:
         """Submit the runs of schedules that are due; answers whether there was any."""

@@ -23,6 +23,10 @@ STILLBORN_SECONDS = 1.0
 """A worker that lived shorter is replaced with a delay, lest a broken start become a storm of forks."""
 
 
+LOOK_EVERY = 0.9
+"""Seconds between looks for workers that stand still, at least."""
+
+
 @dataclass
 class Child:
     """A worker as its sentinel sees it."""
@@ -41,6 +45,8 @@ class Child:
     overtime: uuid.UUID | None = None
     """The run that it was killed for, because it went on past its limit."""
     killed_because: str = ""
+    place: tuple[int, int, int] = (0, 0, 0)
+    """How far it was in its batch when the sentinel last looked."""
 
 
 @dataclass
@@ -76,6 +82,7 @@ class Pool:
         self.is_closing = False
         self.work_ahead = True
         """There may be work that no idle worker was woken for."""
+        self._looked_at = 0.0
         self._not_before: dict[int, float] = {}
         """Until when a number stays empty, because its last worker hardly lived."""
 
@@ -225,6 +232,26 @@ class Pool:
                 child.killed_because = f"it used {used:,.0f} MB of memory, more than the {limit:,} MB allowed"
                 logger.error("worker %d is ended: %s", child.number, child.killed_because)
                 process.kill_group(child.pid)
+
+    def standing(self) -> list[Child]:
+        """Workers that were told a look ago to begin no more of their batch, and have not moved since.
+
+        A task that never lets another thread run, or a process that somebody stopped, keeps its own run, but not those
+        taken beside it. The first look that finds a worker where it was revokes the batch, and only the next one
+        answers it, so that what it begins meanwhile is seen.
+        """
+        found: list[Child] = []
+        if time.monotonic() < self._looked_at + LOOK_EVERY:
+            return found
+        self._looked_at = time.monotonic()
+        for child in self.children.values():
+            place = batch, taken, begun = child.slot.place
+            if place == child.place and taken > begun:
+                if child.slot.revoked == batch:
+                    found.append(child)
+                child.slot.revoke(batch)
+            child.place = place
+        return found
 
     # Ends
 

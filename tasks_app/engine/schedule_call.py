@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from django_tasks.utils import normalize_json
 
 from tasks_app import catalog
 from tasks_app.engine.logs import one_line
+from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 
@@ -140,7 +140,7 @@ def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) ->
     own = {**(saved or {}), **options_of(task)}
     most = own.get("max_attempts")
     return {
-        "id": uuid.uuid4(),
+        "id": new_id(),
         "task_path": schedule.func,
         "args": json.dumps(call.args),
         "kwargs": json.dumps(call.kwargs),

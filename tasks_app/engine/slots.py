@@ -16,15 +16,16 @@ HOLDER_BYTES = 128
 COUNT = struct.Struct("<I")
 DEADLINE = struct.Struct("<d")
 LEASE = struct.Struct("<d")
-SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + 16 * BATCH
+TAKEN = struct.Struct("<II")
+SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + 16 * BATCH
 
 
 class Slots:
     """One slot a worker, in memory that the main process makes before any fork, so that it outlives a sentinel.
 
-    Each slot is written by its worker alone, but for the wish to cancel, which is the sentinel's as the lease of them
-    all is. The count is written after the id, so a reader that finds the worker dead in between misses a run that had
-    not begun.
+    Each slot is written by its worker alone, but for the wish to cancel and the revoking of a batch, which are the
+    sentinel's as the lease of them all is. The count is written after the id, so a reader that finds the worker dead
+    in between misses a run that had not begun.
     """
 
     def __init__(self, number: int) -> None:
@@ -51,13 +52,18 @@ class Slot:
         self._count_at = start + HOLDER_BYTES
         self._deadline_at = self._count_at + COUNT.size
         self._wish_at = self._deadline_at + DEADLINE.size
-        self._ids_at = self._wish_at + 16
+        self._taken_at = self._wish_at + 16
+        self._revoked_at = self._taken_at + TAKEN.size
+        self._ids_at = self._revoked_at + COUNT.size
         self._begun = 0
+        self._batch = 0
 
     def take(self, holder: str) -> None:
         """In a new worker: the slot is its own now, and nothing has begun."""
         self.settle()
         self.end()
+        self._batch = self.revoked
+        self.claimed(0)
         name = holder.encode()[:HOLDER_BYTES]
         self._memory[self._start : self._count_at] = name.ljust(HOLDER_BYTES, b"\0")
 
@@ -78,6 +84,23 @@ class Slot:
         self._begun = 0
         COUNT.pack_into(self._memory, self._count_at, 0)
 
+    def claimed(self, count: int) -> None:
+        """Another batch was taken, of so many runs."""
+        self._batch = (self._batch + 1) % 2**32
+        TAKEN.pack_into(self._memory, self._taken_at, self._batch, count)
+
+    def give_up_rest(self) -> None:
+        """What has not begun of the batch is going back."""
+        TAKEN.pack_into(self._memory, self._taken_at, self._batch, 0)
+
+    @property
+    def is_revoked(self) -> bool:
+        """The sentinel gives the rest of this batch to others: nothing more of it may begin here.
+
+        Asked after `begin`, so that either the sentinel sees that the run has begun, or its worker that it may not.
+        """
+        return self.revoked == self._batch
+
     def end(self) -> None:
         """The run at hand has ended; it stays among the begun until the database has its result."""
         DEADLINE.pack_into(self._memory, self._deadline_at, 0.0)
@@ -94,6 +117,21 @@ class Slot:
 
     def wish_cancelled(self, run_id: uuid.UUID) -> None:
         self._memory[self._wish_at : self._wish_at + 16] = run_id.bytes
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """How far its worker is: the number of the batch, its runs, how many have begun. The same twice: it stands."""
+        batch, taken = TAKEN.unpack_from(self._memory, self._taken_at)
+        return batch, taken, COUNT.unpack_from(self._memory, self._count_at)[0]
+
+    def revoke(self, batch: int) -> None:
+        """Nothing more of that batch may begin."""
+        COUNT.pack_into(self._memory, self._revoked_at, batch)
+
+    @property
+    def revoked(self) -> int:
+        """The number of the batch that was revoked last."""
+        return int(COUNT.unpack_from(self._memory, self._revoked_at)[0])
 
     @property
     def deadline(self) -> float:

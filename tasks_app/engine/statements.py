@@ -60,6 +60,7 @@ CLAIM = """
 WITH next AS MATERIALIZED (
   SELECT id FROM tasks_app_taskrun
   WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= clock_timestamp()
+    AND limit_key IS NULL AND is_waiting IS NULL
   ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run
 SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL,
@@ -166,6 +167,18 @@ WITH run AS (
 SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
 """
 
+# The rest of a batch whose worker stands still in the middle of it, for the sentinel to give away. What the worker
+# takes after that moment is another batch.
+RELEASE_REST = """
+WITH run AS (
+  UPDATE tasks_app_taskrun SET claimed_by = NULL, claimed_at = NULL, attempt = attempt - 1,
+    status = CASE WHEN cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END
+  WHERE claimed_by = %(holder)s AND status = 'READY' AND claimed_at < %(before)s AND id <> ALL (%(begun)s::uuid[])
+  RETURNING id, queue_name)
+SELECT id, pg_notify('dumbwaiter', queue_name) FROM run
+"""
+
 # All that a worker or a cluster holds, uncharged: it stops before it is done, or has not begun it. What had begun says
 # so among its attempts, because it is going to be executed once more.
 GIVE_BACK = """
@@ -254,9 +267,11 @@ WITH beat AS (
 SELECT EXISTS (SELECT FROM beat),
   EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
     SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
-      AND run_after <= clock_timestamp() ORDER BY priority DESC, run_after, id LIMIT 1) AS ready),
+      AND limit_key IS NULL AND is_waiting IS NULL AND run_after <= clock_timestamp()
+    ORDER BY priority DESC, run_after, id LIMIT 1) AS ready),
   (SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
-    WHERE status = 'READY' AND claimed_by IS NULL AND run_after > enqueued_at AND queue_name = ANY(%(queues)s)
+    WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND run_after > enqueued_at
+      AND queue_name = ANY(%(queues)s)
       AND run_after > clock_timestamp() AND run_after <= clock_timestamp() + interval '2 s'
     ORDER BY run_after LIMIT 1),
   (SELECT array_agg(id) FROM tasks_app_taskrun
@@ -267,7 +282,8 @@ SELECT EXISTS (SELECT FROM beat),
     FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id
     WHERE repeats <> 0 AND next_run <= clock_timestamp() + interval '2 s'
       AND (error IS NULL OR broken_version <> schedule.xmin::text)
-    ORDER BY next_run LIMIT 1)
+    ORDER BY next_run LIMIT 1),
+  clock_timestamp()
 """
 
 OTHER_CLUSTERS = """

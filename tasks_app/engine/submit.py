@@ -16,6 +16,7 @@ from typing_extensions import ParamSpec
 
 from tasks_app.engine import statements
 from tasks_app.engine.connect import execute_prepared
+from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models import Status, TaskRun
 
@@ -44,7 +45,7 @@ class Submission:
     max_attempts: int | None = None
     timeout: float | None = None
     owner: Any = None
-    id: uuid.UUID = field(default_factory=uuid.uuid4)
+    id: uuid.UUID = field(default_factory=new_id)
 
     def store(self) -> TaskRun:
         """Insert the run and notify the clusters, in one statement of the caller's own transaction.
@@ -100,7 +101,7 @@ class Submission:
             remaining = iter(calls)
             while chunk := list(islice(remaining, CHUNK)):
                 rows = [self._as_json(*split(call)) for call in chunk]
-                chunk_ids = [uuid.uuid4() for _ in chunk]
+                chunk_ids = [new_id() for _ in chunk]
                 columns: dict[str, Any] = {
                     "id": chunk_ids,
                     "args": [row[2] for row in rows],

@@ -148,6 +148,7 @@ class Worker:
             if runs or not may_claim:
                 break
         self.holding.slot.settle()
+        self.holding.slot.claimed(len(runs))
         # The lines about a batch are written together; a single run, which may be long, tells its start at once.
         logs.release()
         self.is_batch = len(runs) > 1
@@ -205,6 +206,11 @@ class Worker:
     def _execute(self, run: ClaimedRun) -> None:
         slot = self.holding.slot
         slot.begin(run.id, math.inf if run.timeout is None else time.monotonic() + run.timeout)
+        if slot.is_revoked:
+            slot.end()
+            self.holding.owed.append(run)
+            self.holding.give_up_rest()
+            return
         if not self.is_batch:
             self.announce(run)
         self.run_log.begin(run)

@@ -1,16 +1,25 @@
+from tasks_app.models.audit import AuditEntry
 from tasks_app.models.cluster import Cluster
 from tasks_app.models.log import RunLog
+from tasks_app.models.queue import Queue, TaskLimit
 from tasks_app.models.run import Failure, Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.schedule import Missed, Overlap, ScheduleRules
+from tasks_app.models.workflow import OnFailure, Workflow, WorkflowNews
 
 __all__ = [
+    "AuditEntry",
     "Cluster",
     "Failure",
     "Missed",
+    "OnFailure",
     "Overlap",
+    "Queue",
     "RunLog",
     "ScheduleRules",
     "Status",
+    "TaskLimit",
     "TaskRun",
     "TaskRunQuerySet",
+    "Workflow",
+    "WorkflowNews",
 ]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from django.db import connection, models
 from django.db.models import F, Q
 
 from tasks_app.engine import statements
+from tasks_app.ids import new_id
 from tasks_app.jsonable import storable
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         return self.filter(status=Status.READY)
 
     def waiting(self) -> TaskRunQuerySet:
-        """Ready and held by nobody: the same condition as the index that claims read."""
-        return self.filter(status=Status.READY, claimed_by=None)
+        """Ready and held by nobody, under no limit and with nothing to wait for: what the index of claims has in it."""
+        return self.filter(status=Status.READY, claimed_by=None, limit_key=None, is_waiting=None)
 
     def running(self) -> TaskRunQuerySet:
         return self.filter(status=Status.RUNNING)
@@ -127,7 +127,7 @@ class TaskRun(models.Model):
     The engine (`tasks_app.engine`) moves it through its states in single statements; nothing else writes it.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     task_path = models.CharField("task", max_length=TASK_PATH_LENGTH)
     args = models.JSONField(default=list)
     kwargs = models.JSONField(default=dict)
@@ -150,7 +150,34 @@ class TaskRun(models.Model):
     )
     schedule_name = models.CharField("scheduled by", max_length=100, null=True)
 
+    # Why it may have to wait although its time has come; both NULL for most runs, and a plain claim sees no others.
+    limit_key = models.CharField(
+        max_length=TASK_PATH_LENGTH, null=True, help_text="The limit that it counts against: `TaskLimit.key`."
+    )
+    is_waiting = models.BooleanField(null=True, help_text="It waits for earlier runs of its workflow.")
+
+    workflow = models.ForeignKey(
+        "tasks_app.Workflow", null=True, blank=True, on_delete=models.CASCADE, db_index=False, related_name="runs"
+    )
+    step = models.IntegerField(null=True, help_text="Its place among the runs of its workflow, from 0.")
+    previous = models.JSONField(null=True, help_text="Whose results it gets, and as which arguments.")
+
+    unique_key = models.CharField(max_length=64, null=True, help_text="No other run has it while this one stands.")
+    unique_until = models.DateTimeField(null=True, help_text="Until when the key is taken, whatever became of the run.")
+    idempotency_key = models.CharField(max_length=255, null=True, help_text="Chosen by whoever submitted it.")
+    retry_of = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="retries",
+        help_text="The run that it does over.",
+    )
+
     run_after = models.DateTimeField(help_text="Not before this moment.")
+    expires_at = models.DateTimeField(null=True, help_text="If it has not begun by then, it does not begin any more.")
     enqueued_at = models.DateTimeField()
     claimed_at = models.DateTimeField(null=True, help_text="When the newest attempt was taken by a worker.")
     started_at = models.DateTimeField(null=True, help_text="When the newest attempt began.")
@@ -176,6 +203,23 @@ class TaskRun(models.Model):
 
     class Meta:
         verbose_name = "run"
+        constraints = [
+            # Ten producers at once make one run: the second waits for the first to commit, and then finds it.
+            models.UniqueConstraint(
+                fields=["unique_key"],
+                name="run_unique_unfinished",
+                condition=Q(unique_key__isnull=False, status__in=UNFINISHED),
+            ),
+            models.UniqueConstraint(
+                fields=["unique_key"], name="run_unique_for_a_time", condition=Q(unique_until__isnull=False)
+            ),
+            models.UniqueConstraint(
+                fields=["owner", "idempotency_key"],
+                name="run_idempotent",
+                nulls_distinct=False,
+                condition=Q(idempotency_key__isnull=False),
+            ),
+        ]
         indexes = [
             # What a claim reads: only work that a worker could take now or later, so history does not slow it.
             models.Index(
@@ -184,13 +228,30 @@ class TaskRun(models.Model):
                 "run_after",
                 "id",
                 name="run_ready",
-                condition=Q(status=Status.READY, claimed_by=None),
+                condition=Q(status=Status.READY, claimed_by=None, limit_key=None, is_waiting=None),
             ),
+            # The same for runs under a limit, each limit apart: many behind a closed one cost nobody else.
+            models.Index(
+                "queue_name",
+                "limit_key",
+                F("priority").desc(),
+                "run_after",
+                "id",
+                name="run_ready_limited",
+                condition=Q(status=Status.READY, claimed_by=None, limit_key__isnull=False, is_waiting=None),
+            ),
+            models.Index(
+                fields=["expires_at"],
+                name="run_expires",
+                condition=Q(status=Status.READY, claimed_by=None, expires_at__isnull=False),
+            ),
+            models.Index(fields=["workflow", "step"], name="run_workflow", condition=Q(workflow__isnull=False)),
+            models.Index(fields=["retry_of"], name="run_retry_of", condition=Q(retry_of__isnull=False)),
             # When the next run falls due. Runs for now are not in it, so the common enqueue does not pay for it.
             models.Index(
                 fields=["run_after"],
                 name="run_later",
-                condition=Q(status=Status.READY, claimed_by=None, run_after__gt=F("enqueued_at")),
+                condition=Q(status=Status.READY, claimed_by=None, is_waiting=None, run_after__gt=F("enqueued_at")),
             ),
             # What a lost worker or cluster held.
             models.Index(

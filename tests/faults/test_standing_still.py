@@ -102,3 +102,50 @@ def test_a_stop_is_bounded_although_the_sentinel_stands_still(server: Server) ->
 
     assert not cluster.members()
     assert "the sentinel does not stop and is ended" in cluster.output
+
+
+def test_what_was_taken_beside_a_run_that_holds_the_gil_goes_to_others(server: Server) -> None:
+    """So many short runs before it that it is taken in a batch, with some behind it."""
+    numbers = range(60)
+    for number in numbers:
+        if number == 40:
+            send(server, "holds_the_gil", str(server.ledger), number, 60, attempts=1)
+        else:
+            send(server, "writes_ledger", str(server.ledger), number)
+    first = server.qcluster(WORKERS=1)
+    wait_until(lambda: server.executions()[40], what="the run that stands")
+    server.qcluster(WORKERS=1)
+
+    wait_until(lambda: set(server.executions()) == set(numbers), seconds=30, what="all the others to be executed")
+    first.wait_for_output("stands still")
+
+    assert set(server.executions().values()) == {1}
+    first.titled("worker")[0].kill()
+    wait_until(lambda: count(server, "SUCCESSFUL") == 59 and count(server, "FAILED") == 1, what="all to be final")
+
+
+def test_a_worker_that_goes_on_begins_nothing_that_was_given_to_others(server: Server) -> None:
+    for number in range(300):
+        send(server, "writes_ledger", str(server.ledger), number, 0.002)
+    first = server.qcluster(WORKERS=1)
+    wait_until(lambda: server.executions().total() > 20, what="some batches")
+    worker = first.titled("worker")[0]
+    worker.suspend()
+    server.qcluster(WORKERS=1)
+
+    wait_until(lambda: count(server, "READY", "claimed_by IS NULL") == 0, seconds=30, what="an empty queue")
+    wait_until(
+        lambda: server.executions().total() >= 300 - 1, seconds=30, what="all but the one at hand to be executed"
+    )
+    worker.resume()
+
+    wait_until(lambda: count(server, "SUCCESSFUL") == 300, seconds=30, what="all to be final")
+    assert set(server.executions().values()) == {1}
+
+
+def count(server: Server, status: str, also: str = "true") -> int:
+    with server.connect() as connection:
+        query = f"SELECT count(*) AS runs FROM tasks_app_taskrun WHERE status = %s AND {also}"
+        row = connection.execute(query, [status]).fetchone()
+        assert row is not None
+        return int(row["runs"])
