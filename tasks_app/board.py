@@ -224,6 +224,10 @@ class Board:
     def changes(self, seen: Iterable[str], health: str) -> Changes:
         """What is news to a page that shows these rows (each `short id-version`) and this version of the health."""
         shown = {match[1]: match[2] for text in list(seen)[: 2 * ROWS] if (match := SEEN.fullmatch(text))}
+        order = [row.run.short_id for row in self.rows]
+        if [short_id for short_id in shown if short_id in order] != [each for each in order if each in shown]:
+            # An answer that was on its way for long put a row above a newer one: all of them are put in their places.
+            shown = {short_id: version for short_id, version in shown.items() if short_id not in order}
         news = {
             row.run.pk: row
             for row in with_previews([row for row in self.rows if shown.get(row.run.short_id) != row.version])
@@ -238,11 +242,10 @@ class Board:
                 replaced.append(row) if short_id in shown else inserted.append(Inserted(row, above))
             if short_id in shown or row:
                 above = short_id
-        current = {row.run.short_id for row in self.rows}
         return Changes(
             inserted=inserted,
             replaced=replaced,
-            gone=[short_id for short_id in shown if short_id not in current],
+            gone=[short_id for short_id in shown if short_id not in order],
             finished=[row for row in replaced if row.run.is_finished],
             health=self.health if health != self.health.version else None,
         )

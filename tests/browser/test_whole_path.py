@@ -97,6 +97,21 @@ def test_many_clicks_are_as_many_rows_and_the_oldest_fall_off(web: WebFactory, o
     assert watched.trouble == []
 
 
+def test_a_row_in_the_wrong_place_goes_to_its_own(web: WebFactory, open_page: OpenPage) -> None:
+    """As a poll leaves it that was on its way for longer than the answer to a click."""
+    watched = open_page(web(**SHORT))
+    for count in range(1, 4):
+        button(watched, "Short").click()
+        expect(watched.rows).to_have_count(count)
+    newest = [f"run-{run.short_id}" for run in TaskRun.objects.newest()]
+
+    watched.page.evaluate("(rows => rows.append(rows.firstElementChild))(document.querySelector('#runs-rows'))")
+
+    shown = "[...document.querySelectorAll('#runs-rows > tr')].map(row => row.id)"
+    wait_until(lambda: watched.page.evaluate(shown) == newest, what="the rows in their order")
+    assert watched.trouble == []
+
+
 def test_a_run_of_another_tab_appears(web: WebFactory, open_page: OpenPage) -> None:
     address = web(**SHORT)
     one, other = open_page(address), open_page(address)

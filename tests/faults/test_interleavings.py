@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -101,13 +102,12 @@ class Queue(RuleBasedStateMachine):
         holds = self.holds(claim)
         again = how == "again" and claim.attempt < MAX_ATTEMPTS
         status = "FAILED" if how == "again" else how
-        ending = {
-            "me": claim.me, "id": [claim.run_id], "attempt": [claim.attempt], "status": ["READY" if again else status],
-            "began": [0.0], "ended": [0.0], "progress": [None],
-            "return_value": ["1" if status == "SUCCESSFUL" else None],
-            "failure": [None if status == "SUCCESSFUL" else "error"], "message": [None],
-            "entry": [None if status == "SUCCESSFUL" else '{"reason": "error"}'], "retry_in": [0.0 if again else None],
-        }  # fmt: skip
+        told: dict[str, object] = {"status": status, "return_value": "1"}
+        if status == "FAILED":
+            told = {"status": "READY" if again else status, "failure": "error", "entry": '{"reason": "error"}'}
+            told["retry_in"] = 0.0 if again else None
+        told |= {"id": str(claim.run_id), "attempt": claim.attempt, "began": 0.0, "ended": 0.0}
+        ending = {"me": claim.me, "done": json.dumps([told])}
         assert self.connections[claim.me].execute(statements.FINISH, ending).rowcount == holds
         if twice:  # its answer was lost, so it is sent again
             assert self.connections[claim.me].execute(statements.FINISH, ending).rowcount == 0

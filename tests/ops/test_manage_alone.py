@@ -78,6 +78,7 @@ def test_runserver_alone(checkout: Checkout, options: list[str], signum: signal.
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_a_shell_that_is_ended_stops_the_database(checkout: Checkout, signum: signal.Signals) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, here and by what is started here
     shell = checkout.manage("shell", "-c", "import time; print('asleep', flush=True); time.sleep(60)")
     shell.wait_for_output("asleep")
     assert shell.stop(signum) == 128 + signal.SIGTERM

@@ -186,6 +186,22 @@ def test_a_run_from_another_tab_comes_in_at_its_place(client: Client, run: RunFa
     ]
 
 
+def test_rows_in_a_wrong_order_are_put_in_their_places(client: Client, run: RunFactory, cluster: Cluster) -> None:
+    runs = [run(seconds, **SITUATIONS["running"]) for seconds in (3, 2, 1)]
+    page = home(client)
+    seen = SEEN.findall(page)
+    rows = [pair for pair in seen if pair[0] == "seen"]
+    rest = [pair for pair in seen if pair[0] != "seen"]
+
+    answer = client.get(f"/runs/changes/?{urlencode([*rest, rows[1], rows[0], rows[2]])}").content.decode()
+
+    oldest, middle, newest = (made.short_id for made in runs)
+    assert re.findall(r'hx-swap-oob="(\w+:[^"]*)">\s*<tr id="run-(\w+)"', answer) == [
+        ("afterbegin:#runs-rows", newest), (f"afterend:#run-{newest}", middle), (f"afterend:#run-{middle}", oldest),
+    ]  # fmt: skip
+    assert poll(client, page).status_code == 204
+
+
 def test_the_oldest_row_falls_off(client: Client, run: RunFactory, cluster: Cluster) -> None:
     oldest = run(1000, **SITUATIONS["successful"])
     for _ in range(ROWS - 1):
