@@ -55,11 +55,13 @@ WITH run AS (
 SELECT status, CASE WHEN status <> 'CANCELLED' THEN pg_notify('dumbwaiter', 'cancel ' || id) END FROM run
 """
 
-# What Python cannot read, such as a moment that is infinite, would stop the queue and not only the row that has it.
+# The time of the statement, because an index is not searched by one that changes meanwhile: all that is scheduled would
+# be read, again and again. What Python cannot read, such as a moment that is infinite, would stop the queue and not
+# only the row that has it.
 CLAIM = """
 WITH next AS MATERIALIZED (
   SELECT id FROM tasks_app_taskrun
-  WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= clock_timestamp()
+  WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= statement_timestamp()
     AND limit_key IS NULL AND is_waiting IS NULL
   ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run
@@ -267,12 +269,12 @@ WITH beat AS (
 SELECT EXISTS (SELECT FROM beat),
   EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
     SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
-      AND limit_key IS NULL AND is_waiting IS NULL AND run_after <= clock_timestamp()
+      AND limit_key IS NULL AND is_waiting IS NULL AND run_after <= statement_timestamp()
     ORDER BY priority DESC, run_after, id LIMIT 1) AS ready),
   (SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND run_after > enqueued_at
       AND queue_name = ANY(%(queues)s)
-      AND run_after > clock_timestamp() AND run_after <= clock_timestamp() + interval '2 s'
+      AND run_after > statement_timestamp() AND run_after <= statement_timestamp() + interval '2 s'
     ORDER BY run_after LIMIT 1),
   (SELECT array_agg(id) FROM tasks_app_taskrun
     WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
