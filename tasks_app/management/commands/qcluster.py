@@ -1,4 +1,5 @@
 import argparse
+import signal
 import sys
 from typing import Any
 
@@ -21,13 +22,17 @@ class Command(BaseCommand):
         parser.add_argument("--queues", help="Queues to take from, in this order: default,images")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from tasks_app.engine.cluster import Cluster
+        from tasks_app.engine.cluster import STOP_SIGNALS, Cluster
 
         self.check_database()
         queues = [queue.strip() for queue in (options["queues"] or "").split(",") if queue.strip()]
         cluster = Cluster(options["name"], queues, once=options["run_once"])
         cluster.start()
-        if code := cluster.wait():
+        code = cluster.wait()
+        # There is nothing left to stop, and Python takes its handlers away before it ends: a signal that comes late, as
+        # the second of two, would make a failure of a stop that went well.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        if code:
             sys.exit(code)
 
     def check_database(self) -> None:
