@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from config import embedded
 from config.env import choice, flag, number, text, words
+from config.retention import rules
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -115,6 +116,7 @@ UNKNOWN_TASK_SECONDS = number("UNKNOWN_TASK_SECONDS", 300.0)
 RECEIVER_SECONDS = number("RECEIVER_SECONDS", 5.0)
 MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1, most=1000)
 PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
+RETENTION = rules("RETENTION", text("RETENTION", "SUCCESSFUL=30d, FAILED=90d, CANCELLED=30d"))
 
 TASKS = {"default": {"BACKEND": "tasks_app.backend.PostgresBackend", "QUEUES": []}}
 Q_CLUSTER = {
@@ -165,7 +167,8 @@ SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = ["^healthz$"]  # asked over plain http, from inside, by a load balancer
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-if flag("BEHIND_PROXY"):
+BEHIND_PROXY = flag("BEHIND_PROXY")
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_HTTPONLY = True
 

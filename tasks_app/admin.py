@@ -1,4 +1,4 @@
-"""HISTORY: every run, to be read and not to be changed; fast however many there are."""
+"""HISTORY: every run, to be read, and changed by the verbs alone; fast however many there are."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from django_tasks.base import Task
 from tasks_app import wording
 from tasks_app.health import waiting_queues
 from tasks_app.models import Cluster, TaskRun
+from tasks_app.run_actions import RunActions
 from tasks_app.templatetags.dumbwaiter import SHOWN, left_out, traceback_lines
 
 admin.site.site_header = "Dumbwaiter"
@@ -65,7 +66,7 @@ class CappedPaginator(Paginator):
 class ReadOnlyAdmin(admin.ModelAdmin):
     """To be looked at by staff who may view it, and changed by nobody here."""
 
-    actions = None
+    actions: Any = None
     sortable_by = ()  # any other order than the index's would sort the whole table
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -166,7 +167,7 @@ def value(found: Any) -> SafeString:
 
 
 @admin.register(TaskRun)
-class TaskRunAdmin(ReadOnlyAdmin):
+class TaskRunAdmin(RunActions, ReadOnlyAdmin):
     list_display = ("short", "status", "task", "queue_name", "enqueued", "wait", "ran", "tries", "owner")
     list_display_links = ("short",)
     list_select_related = ("owner",)
@@ -276,4 +277,4 @@ class ClusterAdmin(ReadOnlyAdmin):
         return ", ".join(cluster.queues)
 
 
-from tasks_app import schedule_admin  # noqa: E402, F401  it needs this module's pieces
+from tasks_app import audit_admin, schedule_admin  # noqa: E402, F401  they need this module's pieces

@@ -128,9 +128,13 @@ class PostgresBackend(BaseTaskBackend):
         task_enqueued.send_robust(type(self), task_result=result)
         return result
 
-    def enqueue_run(self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None) -> TaskRun:
+    def enqueue_run(
+        self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None, run_id: uuid.UUID | None = None
+    ) -> TaskRun:
         """The same, for somebody, and answered with the row itself."""
         submission = self.submission(task)
+        if run_id is not None:
+            submission.id = run_id
         submission.args, submission.kwargs, submission.owner = args, kwargs, owner
         run = submission.store()
         task_enqueued.send_robust(type(self), task_result=to_task_result(run, task))

@@ -9,6 +9,9 @@ from typing import Any
 
 from tasks_app import wording
 
+MADE_FILES, UPLOADS = "runs", "uploads"
+"""Where in the storage the files stand that a run has made, and those that were sent with it: `<folder>/<run id>/`."""
+
 # Also what keeps a listed name within the run's own folder.
 NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 

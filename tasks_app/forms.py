@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, cast
 
 from django import forms
@@ -11,11 +10,13 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import UploadedFile
 from django_tasks import task_backends
 
-from tasks_app import wording
+from tasks_app import belongings, wording
 from tasks_app.backend import PostgresBackend
+from tasks_app.files import UPLOADS
+from tasks_app.ids import new_id
 from tasks_app.models import TaskRun
 from tasks_app.tasks import create_task, make_thumbnails
-from tasks_app.tasks.images import UPLOADS, BadImage, Kind, open_image
+from tasks_app.tasks.images import BadImage, Kind, open_image
 
 KINDS_OF_PRACTICE = ("Short", "Medium", "Long")
 
@@ -96,9 +97,11 @@ class ThumbnailsForm(forms.Form):
     def enqueue(self, owner: Any) -> TaskRun:
         """Store the picture and enqueue its run; a picture without a run does not stay."""
         upload = self.cleaned_data["image"]
-        path = default_storage.save(f"{UPLOADS}/{uuid.uuid4()}.{self.kind.suffix}", upload)
+        run_id = new_id()  # the folder's name says whose it is
+        path = default_storage.save(f"{UPLOADS}/{run_id}/picture.{self.kind.suffix}", upload)
+        call = {"image": upload.name, "stored_as": path}
         try:
-            return backend().enqueue_run(make_thumbnails, [], {"image": upload.name, "stored_as": path}, owner=owner)
+            return backend().enqueue_run(make_thumbnails, [], call, owner=owner, run_id=run_id)
         except BaseException:
-            default_storage.delete(path)
+            belongings.remove({run_id: [UPLOADS]})
             raise

@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app import wording
+from tasks_app import audit, wording
 from tasks_app.admin import code, task_paths
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
@@ -224,7 +224,10 @@ class ScheduleAdmin(admin.ModelAdmin):
             try:
                 if schedule.func not in task_paths():
                     raise InvalidTaskError(f"{schedule.func} is not a registered task.")
-                run = schedule.rules.run_now(request.user)
+                with transaction.atomic():
+                    run = schedule.rules.run_now(request.user)
+                    subject = f"schedule {title_of(schedule)}"
+                    audit.record("run now", subject=subject, by=audit.Actor.of(request), runs=[run])
             except (InvalidTaskError, schedules.Schedule.rules.RelatedObjectDoesNotExist) as error:
                 self.message_user(request, f"{title_of(schedule)} was not run: {error}", messages.ERROR)
             else:

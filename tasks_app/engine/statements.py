@@ -1,4 +1,6 @@
-"""Every statement that moves a run, each legal only from the states that its WHERE names.
+"""Every statement with which the engine moves a run, each legal only from the states that its WHERE names.
+
+What people do to runs stands in `verbs`.
 
 A run is held by one worker as `claimed_by`, for one `attempt`. Whoever writes about a run names both, so a worker that
 lost its claim changes nothing. All times are the server's: a worker gives only how many seconds after its claim a
@@ -41,18 +43,6 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
     greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]'
   FROM now, unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[]) AS call(id, args, kwargs))
 SELECT pg_notify('dumbwaiter', %(queue_name)s)
-"""
-
-CANCEL = """
-WITH run AS (
-  UPDATE tasks_app_taskrun
-  SET status = CASE WHEN claimed_by IS NULL THEN 'CANCELLED' ELSE status END,
-    finished_at = CASE WHEN claimed_by IS NULL THEN clock_timestamp() END,
-    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
-    failure_message = CASE WHEN cancel_requested_at IS NULL THEN %(said)s ELSE failure_message END
-  WHERE id = %(id)s AND status IN ('READY', 'RUNNING')
-  RETURNING id, status)
-SELECT status, CASE WHEN status <> 'CANCELLED' THEN pg_notify('dumbwaiter', 'cancel ' || id) END FROM run
 """
 
 # The time of the statement, because an index is not searched by one that changes meanwhile: all that is scheduled would

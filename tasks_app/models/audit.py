@@ -4,11 +4,15 @@ import uuid
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 
 class AuditEntry(models.Model):
-    """What somebody did to runs, queues, schedules or clusters. One act on many runs is one entry a batch."""
+    """What somebody did to runs, queues, schedules or clusters. One act on many runs is one entry a batch.
+
+    `tasks_app.audit` writes it; a trigger refuses to change or delete it, save that a deleted user is let go of.
+    """
 
     act = models.UUIDField(default=uuid.uuid4, help_text="The same for all the entries of one act.")
     at = models.DateTimeField()
@@ -26,7 +30,12 @@ class AuditEntry(models.Model):
 
     class Meta:
         verbose_name_plural = "audit entries"
-        indexes = [models.Index(fields=["-at", "-id"], name="audit_newest")]
+        indexes = [
+            models.Index(fields=["-at", "-id"], name="audit_newest"),
+            models.Index(fields=["actor_name", "-at", "-id"], name="audit_actor_newest"),
+            models.Index(fields=["verb", "-at", "-id"], name="audit_verb_newest"),
+            GinIndex(fields=["runs"], name="audit_runs"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.verb} {self.subject or self.count}"

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.db.models.functions import Now
+
+from tasks_app import audit
+
+if TYPE_CHECKING:
+    from tasks_app.audit import By
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -66,7 +72,9 @@ class Cluster(models.Model):
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"
 
-    def steer(self, *, workers: int | None = None, state: DesiredState | None = None) -> bool:
+    def steer(
+        self, *, workers: int | None = None, state: DesiredState | None = None, by: By = None, why: str = ""
+    ) -> bool:
         """Have the cluster keep so many workers, or run, be quiet or stop; answers whether it is still there.
 
         Raises `ValueError` for a number of workers that no cluster can have.
@@ -80,6 +88,8 @@ class Cluster(models.Model):
             wishes["desired_state"] = state
         with transaction.atomic():
             moved = type(self).objects.started().filter(pk=self.pk).update(**wishes)
+            if moved:
+                audit.record("steer", subject=f"cluster {self}", by=by, why=why, details=wishes)
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_notify('dumbwaiter', 'steer')")
         return bool(moved)

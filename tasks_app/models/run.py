@@ -5,16 +5,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import connection, models
+from django.db import models
 from django.db.models import F, Q
 
-from tasks_app.engine import statements
 from tasks_app.ids import new_id
-from tasks_app.jsonable import storable
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
     from django.contrib.auth.models import User as AbstractUser
+
+    from tasks_app.audit import By
+    from tasks_app.engine.acts import Tally
+    from tasks_app.engine.verbs import Verb
 
 QUEUE_NAME_LENGTH = 100
 TASK_PATH_LENGTH = 255
@@ -64,7 +66,11 @@ GIVEN_BACK = "given_back"
 
 
 class TaskRunQuerySet(models.QuerySet["TaskRun"]):
-    """Reads, one method a state."""
+    """Reads, one method a state; and the verbs, which take any filter and any number of runs.
+
+    A verb changes what may be changed and answers how many that were, and why the others stay as they are. The audit
+    has who (`by`: an `Actor`, a user, or None for code) and `why`.
+    """
 
     def ready(self) -> TaskRunQuerySet:
         return self.filter(status=Status.READY)
@@ -101,6 +107,53 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
     def visible_to(self, user: AbstractUser | AnonymousUser) -> TaskRunQuerySet:
         """The runs that this person may see: the own ones, and all of them for staff."""
         return self.all() if user.is_authenticated and user.is_staff else self.owned_by(user)
+
+    # Verbs
+
+    def cancel(self, *, by: By = None, why: str = "") -> Tally:
+        """End what has not ended: at once if no worker holds it, else its worker is told to stop it."""
+        from tasks_app.engine import acts, verbs
+
+        return acts.perform(verbs.cancel(by, why), self, by, why)
+
+    def retry(self, *, by: By = None, why: str = "", successful_too: bool = False) -> Tally:
+        """Send what failed or was cancelled once more, as new runs of their own; one unfinished retry a run."""
+        from tasks_app.clock import database_now
+        from tasks_app.engine import acts, verbs
+
+        # Its own retries may have failed, too, before it is done with the others: those are not meant.
+        return acts.perform(verbs.retry(by, successful_too), self, by, why, before=database_now())
+
+    def delete_runs(self, *, by: By = None, why: str = "") -> Tally:
+        """Delete what has ended, with its log and its files; runs of a workflow that goes on are left."""
+        from tasks_app.engine import acts, verbs
+
+        return acts.perform(verbs.delete(), self, by, why)
+
+    def set_priority(self, priority: int, *, by: By = None, why: str = "") -> Tally:
+        """For what no worker has taken yet; raises `InvalidTaskError` outside of -100 to 100."""
+        from tasks_app.engine import acts, verbs
+
+        return acts.perform(verbs.set_priority(priority), self, by, why)
+
+    def move_to(self, queue: str, *, by: By = None, why: str = "") -> Tally:
+        """Into another queue, what no worker has taken yet; raises `InvalidTaskError` for a bad name."""
+        from tasks_app.engine import acts, verbs
+
+        return acts.perform(verbs.move_to(queue), self, by, why)
+
+    def run_at(self, moment: datetime | None = None, *, by: By = None, why: str = "") -> Tally:
+        """Not before this moment, or now, what no worker has taken yet; raises `InvalidTaskError` for a bad one."""
+        from tasks_app.engine import acts, verbs
+
+        return acts.perform(verbs.run_at(moment), self, by, why)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Refused: it would take runs from under their workers, and leave their logs, files and no trace."""
+        raise TypeError("Runs are deleted with delete_runs(), which takes those that have ended.")
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -203,6 +256,7 @@ class TaskRun(models.Model):
 
     class Meta:
         verbose_name = "run"
+        permissions = [("retry_taskrun", "Can retry runs"), ("cancel_taskrun", "Can cancel runs")]
         constraints = [
             # Ten producers at once make one run: the second waits for the first to commit, and then finds it.
             models.UniqueConstraint(
@@ -323,14 +377,55 @@ class TaskRun(models.Model):
 
     # Verbs
 
-    def cancel(self, said: str = "Cancelled.") -> bool:
-        """End the run: at once if no worker holds it, else its worker is told to stop it; `said` is kept as the reason.
+    def cancel(self, why: str = "", *, by: By = None) -> bool:
+        """End the run: at once if no worker holds it, else its worker is told to stop it; the reason is kept.
 
         Doing it again changes nothing. Answers whether the run was still unfinished.
         """
-        with connection.cursor() as cursor:
-            cursor.execute(statements.CANCEL, {"id": self.pk, "said": storable(said, 500)})
-            return cursor.fetchone() is not None
+        from tasks_app.engine import verbs
+
+        tally = self._act(verbs.cancel(by, why), by, why)
+        return bool(tally.changed or verbs.STOPPING in tally.reasons)
+
+    def retry(self, why: str = "", *, by: By = None, successful_too: bool = False) -> TaskRun | None:
+        """Send it once more if it failed or was cancelled, as `TaskRunQuerySet.retry`; answers its newest retry."""
+        from tasks_app.engine import verbs
+
+        self._act(verbs.retry(by, successful_too), by, why)
+        return TaskRun.objects.filter(retry_of=self.pk).newest().first()
+
+    def delete_run(self, why: str = "", *, by: By = None) -> bool:
+        """Delete it if it has ended, with its log and its files; answers whether it did."""
+        from tasks_app.engine import verbs
+
+        return bool(self._act(verbs.delete(), by, why).changed)
+
+    def set_priority(self, priority: int, why: str = "", *, by: By = None) -> bool:
+        """Answers whether it changed; raises `InvalidTaskError` outside of -100 to 100."""
+        from tasks_app.engine import verbs
+
+        return bool(self._act(verbs.set_priority(priority), by, why).changed)
+
+    def move_to(self, queue: str, why: str = "", *, by: By = None) -> bool:
+        """Into another queue; answers whether it moved. Raises `InvalidTaskError` for a bad name."""
+        from tasks_app.engine import verbs
+
+        return bool(self._act(verbs.move_to(queue), by, why).changed)
+
+    def run_at(self, moment: datetime | None = None, why: str = "", *, by: By = None) -> bool:
+        """Not before this moment, or now; answers whether that changed. Raises `InvalidTaskError` for a bad one."""
+        from tasks_app.engine import verbs
+
+        return bool(self._act(verbs.run_at(moment), by, why).changed)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Refused, as `TaskRunQuerySet.delete` is."""
+        raise TypeError("A run is deleted with delete_run(), once it has ended.")
+
+    def _act(self, verb: Verb, by: By, why: str) -> Tally:
+        from tasks_app.engine import acts
+
+        return acts.perform_on(self.pk, verb, by, why)
 
     # Progress
 

@@ -16,12 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks_app.backend import task
 from tasks_app.engine.context import RunContext
+from tasks_app.files import MADE_FILES, UPLOADS
 
 SIZES = (320, 800, 1600)
 """The longest side of each thumbnail in pixels; a smaller picture is never blown up."""
-
-UPLOADS = "uploads"
-"""The folder of the storage that uploaded pictures stand in: the only one that is read."""
 
 ENDS_EARLY = "The picture ends early: part of the file is missing."
 
@@ -62,7 +60,7 @@ def make_thumbnails(context: RunContext, image: str, stored_as: str) -> dict[str
         context.progress(done, len(SIZES), f"writing {size} px")
         thumbnail = fitted(picture, size)
         name = f"{stem}-{size}.{kind.suffix}"
-        written = write(f"runs/{context.run_id}/{name}", thumbnail, kind)
+        written = write(f"{MADE_FILES}/{context.run_id}/{name}", thumbnail, kind)
         files.append(
             {
                 "name": name,

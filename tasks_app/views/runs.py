@@ -10,6 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app.access import get_run
+from tasks_app.audit import Actor
 from tasks_app.board import Board
 from tasks_app.files import files_of
 from tasks_app.portrait import Portrait
@@ -51,7 +52,7 @@ def context_of(portrait: Portrait) -> dict[str, Any]:
 def cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The button Cancel; the run's page tells what came of it, also when it had ended before."""
     run = get_run(request, pk)
-    run.cancel(f"Cancelled by {request.user.get_username() or 'a guest'}.")
+    run.cancel(by=Actor.of(request))
     return redirect(run)
 
 

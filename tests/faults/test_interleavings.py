@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from psycopg.rows import dict_row
 
-from tasks_app.engine import statements
+from tasks_app.engine import statements, verbs
 from tasks_app.models.run import GIVEN_BACK
 from tests.plugins.processes import database_url
 
@@ -71,7 +71,8 @@ class Queue(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         if self.runs:
             run_id = self.runs[which % len(self.runs)]
-            self.eye.execute(statements.CANCEL, {"id": run_id, "said": "Cancelled."})
+            cancel = verbs.TARGET.format(legal=verbs.CANCELLABLE, locked=verbs.WAIT) + verbs.CANCEL
+            self.eye.execute(cancel, {"ids": [run_id], "said": "Cancelled."})
 
     # What a worker does
 

@@ -42,7 +42,7 @@ def test_a_picture_is_stored_and_its_run_enqueued(
     assert run.kwargs["image"] == "Harbour at dusk.exe"
     (file,) = stored(settings)
     assert str(file.relative_to(settings.MEDIA_ROOT)) == run.kwargs["stored_as"]
-    assert (file.parent.name, file.suffix) == ("uploads", f".{suffix}")
+    assert (file.parent.parent.name, file.parent.name, file.suffix) == ("uploads", str(run.pk), f".{suffix}")
     assert file.read_bytes() == content
 
 

@@ -22,7 +22,8 @@ entered = ExitStack()
 
 def prepare_environment() -> None:
     """The same settings on every machine, whatever its owner has exported."""
-    for name in ("ALLOWED_HOSTS", "API_TOKENS", "BEHIND_PROXY", "BIND", "CSRF_TRUSTED_ORIGINS", "PORT", "TIME_ZONE"):
+    names = "ALLOWED_HOSTS API_TOKENS BEHIND_PROXY BIND CSRF_TRUSTED_ORIGINS PORT RETENTION TIME_ZONE"
+    for name in names.split():
         os.environ.pop(name, None)
     os.environ.update(
         DEBUG="1",
