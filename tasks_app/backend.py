@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Concatenate, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, TypedDict, TypeVar, overload
 
 from django.core import checks
 from django_tasks.backends.base import BaseTaskBackend
@@ -21,6 +21,9 @@ from tasks_app.engine.submit import Call, Submission
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import GIVEN_BACK, QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 from tasks_app.retries import RetryPolicy
+
+if TYPE_CHECKING:
+    from tasks_app.workflows import Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +80,12 @@ class PostgresTask(Task[P, T]):
         backend = self.get_backend()
         assert isinstance(backend, PostgresBackend)
         return [str(run_id) for run_id in backend.submission(self).store_many(calls)]
+
+    def step(self, /, *args: Any, **kwargs: Any) -> Step:
+        """One step of a workflow; `tasks_app.workflows.PREVIOUS` may stand as an argument."""
+        from tasks_app.workflows import Step
+
+        return Step(self, args, kwargs)
 
 
 @overload

@@ -35,7 +35,7 @@ SEEN = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})")
 # What tells whether a row looks different: read for all of them at each poll.
 LIGHT = (
     *("task_path", "queue_name", "status", "claimed_by", "attempt", "progress", "run_after", "enqueued_at"),
-    "cancel_requested_at",
+    *("cancel_requested_at", "is_waiting"),
 )
 HEAVY = ("args", "kwargs", "return_value")
 
@@ -57,7 +57,7 @@ class Row:
         run = self.run
         looks = (
             *(run.status, run.claimed_by, run.attempt, run.progress, run.run_after, run.cancel_requested_at),
-            *(self.ahead, self.is_due, self.is_served),
+            *(self.ahead, self.is_due, self.is_served, run.is_waiting),
         )
         return blake2b(repr(looks).encode(), digest_size=4).hexdigest()
 

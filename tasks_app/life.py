@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Count, Q
+
 from tasks_app import wording
 from tasks_app.models import Failure, Status, TaskRun
-from tasks_app.models.run import GIVEN_BACK, Attempt
+from tasks_app.models.run import GIVEN_BACK, UNFINISHED, Attempt
 
 WIDTH = 1000.0
 """The drawing is so many units wide, whatever it shows; the page stretches it."""
@@ -138,7 +140,9 @@ class Life:
             return "waited to be tried again" if attempt <= self.run.attempt else "waits to be tried again"
         # A retry moves `run_after`, and so does a worker without the task: else it is known to be somebody's wish.
         was_moved = self.run.attempts or self.run.unknown_since
-        was_scheduled = self.run.run_after > self.run.enqueued_at and not was_moved
+        if self.run.previous is not None:
+            return "waited for earlier steps, then in line" if not self.run.is_waiting else "waits for earlier steps"
+        was_scheduled = self.run.has_own_time and not was_moved
         return "waited for its time, then in line" if was_scheduled else "in line"
 
     # The drawing
@@ -233,9 +237,27 @@ def why(run: TaskRun, now: datetime, ahead: int | None, is_served: bool) -> tupl
     return "The task met an error.", f"{message} {nobody}"
 
 
+def waits_for(run: TaskRun) -> str:
+    """Of which workflow it waits for how many steps."""
+    workflow, previous = run.workflow, run.previous or {}
+    if workflow is None:
+        return "The workflow that it belongs to is gone."
+    earlier = workflow.steps.filter(step__range=(previous.get("first", 0), previous.get("last", -1)))
+    counts = earlier.aggregate(whole=Count("id"), left=Count("id", filter=Q(status__in=UNFINISHED)))
+    left, whole = counts["left"], counts["whole"]
+    if not left:
+        return f"Those of the workflow {workflow} have ended, and what follows is being looked at."
+    if whole == 1:
+        return f"It waits for step {previous['first'] + 1} ({earlier[0].name}) of the workflow {workflow}."
+    steps = f"{wording.count(left)} of {wording.count(whole)} earlier steps"
+    return f"It waits for {steps} of the workflow {workflow}."
+
+
 def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool) -> tuple[str, str]:
     if run.claimed_by:
         return "It begins in a moment.", f"{run.worker} holds it."
+    if run.is_waiting:
+        return "It waits for earlier steps.", waits_for(run)
     if run.run_after > now:
         when = wording.moment(run.run_after)
         if run.unknown_since:

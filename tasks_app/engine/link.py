@@ -19,6 +19,7 @@ from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
 from tasks_app.engine import firing, statements
+from tasks_app.engine.advance import Sweep
 from tasks_app.engine.connect import connect, end_sessions
 from tasks_app.engine.pool import Lost
 
@@ -48,6 +49,8 @@ class Beat:
     """Seconds until the next schedule falls due, if that is soon."""
     at: datetime
     """By the server's clock."""
+    has_news: bool
+    """Runs of workflows have ended and nobody has looked yet what follows."""
 
 
 class Link:
@@ -63,6 +66,7 @@ class Link:
         self.next_try = 0.0
         self._pause = 0.0
         self._seen: dict[uuid.UUID, tuple[Any, float]] = {}
+        self._sweep = Sweep()
 
     @property
     def short_id(self) -> str:
@@ -125,7 +129,7 @@ class Link:
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
-        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, row[7])
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, row[7], row[8])
 
     def release_rest(self, claimed_by: str, begun: list[uuid.UUID], before: datetime) -> int:
         """Give away what a worker took before that moment and has not begun; answers how many runs that were."""
@@ -135,6 +139,10 @@ class Link:
     def fire_schedules(self) -> bool:
         """Submit the runs of schedules that are due; answers whether there was any."""
         return firing.fire(self.db)
+
+    def advance_workflows(self) -> float | None:
+        """Do what follows for one workflow; answers when there is more to do, in seconds, or None."""
+        return self._sweep.turn(self.db)
 
     def take_back(self, gone: Lost) -> bool:
         """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""

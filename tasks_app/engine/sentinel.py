@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import psycopg
 from django.conf import settings
 
-from tasks_app.engine import process, statements
+from tasks_app.engine import process, statements, workflow_statements
 from tasks_app.engine.link import Link
 from tasks_app.engine.pool import Child, Lost, Pool
 from tasks_app.engine.slots import Slots
@@ -60,6 +60,9 @@ class Sentinel:
         self.due_at = float("inf")
         self.fire_at = float("inf")
         """When the next schedule falls due."""
+        self.advance_at = float("inf")
+        """When to look what follows from the ends of workflows' runs."""
+        self.rested_at = 0.0
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
         self.once = once
@@ -87,7 +90,7 @@ class Sentinel:
             self.lost += self.pool.look_after()
             self._talk_to_database()
             self.pool.wake()
-            if self.once and self.pool.is_at_rest:
+            if self.once and self.pool.is_at_rest and not self._has_news():
                 self._stop()
         self.link.sign_off(self.cut_short)
         logger.info("cluster %s has stopped", self.name)
@@ -104,7 +107,7 @@ class Sentinel:
     def _time_to_next(self) -> float:
         moments = [self.next_beat if self.link.connection else self.link.next_try, self.pool.next_moment(), self.due_at]
         if self.link.connection:
-            moments.append(self.fire_at)
+            moments += [self.fire_at, self.advance_at]
         if self.stopping_since is not None:
             moments.append(self.stopping_since + self.grace)
         return max(min(moments) - time.monotonic(), 0.0)
@@ -164,6 +167,8 @@ class Sentinel:
                 self._beat()
             if time.monotonic() >= self.fire_at:
                 self._fire_schedules()
+            if time.monotonic() >= self.advance_at:
+                self._advance_workflows()
             if now >= self.next_look and self.stopping_since is None:
                 self.next_look = now + min(LOOK_AROUND_SECONDS, settings.LOST_AFTER_SECONDS / 2)
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
@@ -189,7 +194,9 @@ class Sentinel:
                 logger.warning("a notification that nobody here sent is ignored: %s", hint)
         elif hint == statements.STEER_HINT:
             self.next_beat = 0.0
-        elif hint in self.pool.queues:
+        elif hint == workflow_statements.HINT:
+            self._expect_news()
+        if hint in self.pool.queues:  # which may be named as one of the hints is
             self.pool.work_ahead = True
 
     def _beat(self) -> None:
@@ -200,6 +207,8 @@ class Sentinel:
             self.slots.lease(asked + settings.LOST_AFTER_SECONDS)
         self.next_beat = now + HEARTBEAT_SECONDS
         self.pool.work_ahead = self.pool.work_ahead or beat.work_now
+        if beat.has_news:
+            self._expect_news()
         self.due_at = now + beat.due_in if beat.due_in is not None else float("inf")
         self.fire_at = float("inf")
         if beat.fire_in is not None and self.stopping_since is None:
@@ -226,6 +235,23 @@ class Sentinel:
         if self.link.fire_schedules():
             self.pool.work_ahead = True
             self.next_beat = 0.0
+
+    def _has_news(self) -> bool:
+        """Of workflows, whether or not their hints have come; those are advanced before a cluster for once stops."""
+        if self.advance_at == float("inf"):
+            self._expect_news()
+            self._talk_to_database()
+        return self.pool.work_ahead or self.advance_at != float("inf")
+
+    def _expect_news(self) -> None:
+        """At once, or when the pause after a long turn is over."""
+        self.advance_at = min(self.advance_at, max(self.rested_at, time.monotonic()))
+
+    def _advance_workflows(self) -> None:
+        """One workflow a turn, so that the workers are looked after in between."""
+        pause = self.link.advance_workflows()
+        self.rested_at = time.monotonic() + (pause or 0.0)
+        self.advance_at = float("inf") if pause is None else self.rested_at
 
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""

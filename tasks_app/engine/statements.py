@@ -251,7 +251,7 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 
 # One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when do the
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
-# overdue), and which runs held here are to be cancelled.
+# overdue), which runs held here are to be cancelled, and are there news of workflows.
 HEARTBEAT = """
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
@@ -275,7 +275,7 @@ SELECT EXISTS (SELECT FROM beat),
     WHERE repeats <> 0 AND next_run <= clock_timestamp() + interval '2 s'
       AND (error IS NULL OR broken_version <> schedule.xmin::text)
     ORDER BY next_run LIMIT 1),
-  clock_timestamp()
+  clock_timestamp(), EXISTS (SELECT FROM tasks_app_workflownews ORDER BY id LIMIT 1)
 """
 
 OTHER_CLUSTERS = """

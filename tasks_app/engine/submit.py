@@ -111,6 +111,11 @@ class Submission:
                 ids += chunk_ids
         return ids
 
+    def columns(self) -> dict[str, Any]:
+        """Of one run, for whoever stores runs of several tasks in one statement; raises `InvalidTaskError`."""
+        _, _, args, kwargs = self._as_json(self.args, self.kwargs)
+        return {"id": self.id, "args": args, "kwargs": kwargs, **self._options()}
+
     def _options(self) -> dict[str, Any]:
         return {
             "task_path": self.task_path,

@@ -361,11 +361,21 @@ class TaskRun(models.Model):
             return str(self.status).lower()
         if self.claimed_by:
             return "claimed"
+        if self.is_waiting:
+            return "waiting"
         if self.charged:
             return "retrying"
-        if self.run_after > self.enqueued_at:
-            return "scheduled"
-        return "ready"
+        return "scheduled" if self.has_own_time else "ready"
+
+    @property
+    def has_own_time(self) -> bool:
+        """Somebody wished that it begins not before `run_after`, if nothing has moved that since.
+
+        What waited for earlier steps of its workflow is due from their end on, which is nobody's wish.
+        """
+        if self.previous is not None and "has_own_time" not in self.previous:
+            return False
+        return self.run_after > self.enqueued_at
 
     @property
     def is_finished(self) -> bool:

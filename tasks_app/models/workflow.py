@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import connection, models, transaction
+from django.db.models import Count
 
-from tasks_app.models.run import Status
+from tasks_app.engine import flow, workflow_statements
+from tasks_app.jsonable import storable
+from tasks_app.models.run import FINISHED, UNFINISHED, Status, TaskRun
+
+LETTERS = {
+    Status.SUCCESSFUL.value: flow.SUCCESSFUL,
+    Status.FAILED.value: flow.FAILED,
+    Status.CANCELLED.value: flow.CANCELLED,
+}
 
 
 class OnFailure(models.TextChoices):
@@ -16,7 +26,11 @@ class OnFailure(models.TextChoices):
 
 
 class Workflow(models.Model):
-    """Runs that depend on each other, submitted as one and settled as one."""
+    """Runs that depend on each other, submitted as one and settled as one.
+
+    READY until the first of its runs has ended, RUNNING until the last has, and then SUCCESSFUL if its last steps were:
+    those that nothing comes after. `tasks_app.workflows` makes them, `tasks_app.engine.advance` moves them.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
@@ -40,6 +54,52 @@ class Workflow(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def steps(self) -> models.QuerySet[TaskRun]:
+        """Its runs in the order in which they were written."""
+        return TaskRun.objects.filter(workflow=self).order_by("step")
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many of its runs are in each state that any of them is in."""
+        counted = TaskRun.objects.filter(workflow=self).values_list("status").annotate(Count("id")).order_by("status")
+        return dict(counted)
+
+    @property
+    def result(self) -> Any:
+        """The result of its last step, for a group a list; None for what has none, or not yet."""
+        found = self.steps.values_list("step", "status")
+        states = {step: LETTERS.get(status, flow.HELD) for step, status in found if step is not None}
+        value = flow.value_of(self.shape, states)
+        last = self.steps.filter(step__in=flow.steps_in(value)).values_list("step", "return_value")
+        return flow.put_in(value, {step: result for step, result in last if step is not None})
+
+    def cancel(self, said: str = "", by: object = None) -> bool:
+        """End it: what no worker holds at once, what one holds as `TaskRun.cancel` does; `said` is kept as the reason.
+
+        Doing it again changes nothing. Answers whether it was still unfinished.
+        """
+        said = storable(said or (f"Cancelled by {by}." if by else "Cancelled."), 500)
+        about = {"workflow": self.pk}
+        with transaction.atomic(), connection.cursor() as cursor:
+            # The lock that whoever advances it takes first, too: so nothing begins while this looks.
+            cursor.execute(workflow_statements.WISH_CANCELLED, {**about, "said": said})
+            wished = cursor.fetchone()
+            if wished is None:
+                return False
+            unfinished = list(self.steps.filter(status__in=UNFINISHED).values_list("step", flat=True))
+            said = wished[0]
+            cursor.execute(workflow_statements.CANCEL, {**about, "steps": unfinished, "said": [said] * len(unfinished)})
+            cursor.execute(workflow_statements.TELL, {**about, "steps": unfinished, "said": said})
+            # Whatever could not be ended here, and its own end, are for whoever advances it.
+            cursor.execute(workflow_statements.LEAVE_NEWS, about)
+            cursor.execute(workflow_statements.TELL_SENTINELS)
+        return True
 
 
 class WorkflowNews(models.Model):

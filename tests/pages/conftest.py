@@ -110,6 +110,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "ready": {},
     "claimed": {"claimed_by": WORKER, "claimed_at": 2, "attempt": 1},
     "scheduled": {"run_after": 4000},
+    "waiting": {"is_waiting": True, "step": 1, "previous": {"first": 0, "last": 0}},
     "retrying": {"attempt": 1, "run_after": 4000, "attempts": [attempt(1, 2, 5, message="ValueError: once")]},
     "running": begun(status=Status.RUNNING, progress={"done": 18, "total": 30, "message": "counting"}),
     "successful": begun(status=Status.SUCCESSFUL, finished_at=12, return_value={"counted": 30}),
