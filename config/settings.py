@@ -4,6 +4,7 @@ Every variable read here stands in `.env.example` and in the README's table; a t
 """
 
 import os
+import warnings
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -114,6 +115,7 @@ LOST_AFTER_SECONDS = number("LOST_AFTER_SECONDS", 15.0, least=2)
 MAX_JSON_BYTES = number("MAX_JSON_BYTES", 1_000_000, least=1_000)
 UNKNOWN_TASK_SECONDS = number("UNKNOWN_TASK_SECONDS", 300.0)
 RECEIVER_SECONDS = number("RECEIVER_SECONDS", 5.0)
+IDEMPOTENCY_SECONDS = number("IDEMPOTENCY_SECONDS", 86_400.0, most=1e9)
 MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1, most=1000)
 PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
 RETENTION = rules("RETENTION", text("RETENTION", "SUCCESSFUL=30d, FAILED=90d, CANCELLED=30d"))
@@ -124,10 +126,9 @@ Q_CLUSTER = {
     "label": "Django Q",
     "broker_class": "tasks_app.engine.broker.PostgresBroker",
     "workers": WORKERS,
-    # The next two are read only by Django-Q2's own engine, which never runs here: without them it warns at import.
-    "timeout": 60,
-    "retry": 120,
 }
+# Of two options that only its own engine reads, which never runs here.
+warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
 
 # Uploads of the thumbnail example
 UPLOAD_MAX_BYTES = 20 * 1024 * 1024

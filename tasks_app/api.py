@@ -17,6 +17,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django_tasks import task_backends
+from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app.access import get_run, is_open_to, owner_of
 from tasks_app.backend import PostgresBackend
@@ -81,14 +82,22 @@ def has_token(request: HttpRequest) -> bool:
 
 @door("POST")
 def tasks(request: HttpRequest) -> HttpResponse:
-    """`{"type": 0 to 3}` enqueues `create_task`: 201 and `{"task_id": …}`; any other body: 422 and a sentence."""
+    """`{"type": 0 to 3}` enqueues `create_task`: 201 and `{"task_id": …}`; any other body: 422 and a sentence.
+
+    The same again, with the same `Idempotency-Key` of the same person, gets the same answer and makes no other run.
+    """
+    backend = cast(PostgresBackend, task_backends[create_task.backend])
+    owner, key = owner_of(request), request.headers.get("Idempotency-Key")
     try:
         kind = read_type(request)
     except ValueError as problem:
         return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
-    backend = cast(PostgresBackend, task_backends[create_task.backend])
-    run = backend.enqueue_run(create_task, (), {"type": kind}, owner=owner_of(request))
-    return JsonResponse({"task_id": str(run.pk)}, status=HTTPStatus.CREATED)
+    try:
+        run = backend.enqueue_run(create_task, (), {"type": kind}, owner=owner, idempotency_key=key)
+    except InvalidTaskError as problem:
+        return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
+    replayed = {"Idempotent-Replayed": "true"} if run.was_standing else {}
+    return JsonResponse({"task_id": str(run.pk)}, status=HTTPStatus.CREATED, headers=replayed)
 
 
 @door("GET", "HEAD")

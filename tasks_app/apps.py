@@ -7,6 +7,7 @@ class TasksAppConfig(AppConfig):
 
     def ready(self) -> None:
         from tasks_app import catalog, checks  # noqa: F401
-        from tasks_app.engine import broker, schedules  # noqa: F401  their receivers stand at Django-Q2's door
+        from tasks_app.engine import broker, q2_options, schedules  # noqa: F401  receivers at Django-Q2's door
 
+        q2_options.install()
         catalog.discover()

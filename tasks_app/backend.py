@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, TypedDict, TypeVar, overload
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypedDict, TypeVar, overload
 
 from django.core import checks
+from django.utils import timezone
 from django_tasks.backends.base import BaseTaskBackend
 from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
 from django_tasks.base import task as django_task
@@ -17,7 +19,9 @@ from typing_extensions import ParamSpec, Unpack
 
 from tasks_app import catalog
 from tasks_app.engine.context import RunContext
-from tasks_app.engine.submit import Call, Submission
+from tasks_app.engine.submit import Call, RunResult, Submission
+from tasks_app.engine.unique import OnConflict, UniqueBy, check_rule, is_seconds
+from tasks_app.engine.wishes import Wishes, check_idempotency_key, wishes_of
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import GIVEN_BACK, QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 from tasks_app.retries import RetryPolicy
@@ -41,6 +45,10 @@ class TaskOptions(TypedDict, total=False):
     give_up_on: tuple[type[BaseException], ...]
     backoff: float
     backoff_cap: float
+    unique_by: UniqueBy
+    unique_for: float
+    on_conflict: OnConflict
+    expires_after: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,43 @@ class PostgresTask(Task[P, T]):
     backoff_cap: float = 600.0
     """The longest wait between two attempts."""
 
+    unique_by: UniqueBy | None = None
+    """The arguments that no two runs share while one of them is READY or RUNNING; True for all of them."""
+
+    unique_for: float | None = None
+    """And for so many seconds after the enqueue, whatever became of the run."""
+
+    on_conflict: OnConflict = "skip"
+    """`skip` answers the standing run as it is; `replace` gives it the new arguments if no worker has it yet."""
+
+    expires_after: float | None = None
+    """Seconds, from when it may begin, after which a run that was not begun ends as CANCELLED."""
+
+    expires_at: datetime | None = None
+    """The moment instead."""
+
+    if TYPE_CHECKING:
+
+        def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> RunResult[T]: ...
+
+        async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> RunResult[T]: ...
+
+    def using(
+        self,
+        *,
+        priority: int | None = None,
+        queue_name: str | None = None,
+        run_after: datetime | None = None,
+        backend: str | None = None,
+        unique_for: float | None = None,
+        on_conflict: OnConflict | None = None,
+        expires_after: float | None = None,
+        expires_at: datetime | None = None,
+    ) -> Self:
+        """The same task with other options; raises `InvalidTaskError`."""
+        given = locals()
+        return replace(self, **{name: value for name, value in given.items() if name != "self" and value is not None})
+
     @property
     def policy(self) -> RetryPolicy:
         return RetryPolicy(
@@ -73,6 +118,8 @@ class PostgresTask(Task[P, T]):
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[str]:
         """Store a run for each call, in one statement for thousands, and answer their ids in order.
+
+        Of a unique task, the id of a call whose key is taken is that of the standing run.
 
         A call is a list or tuple of arguments, or a mapping of keyword arguments. All of them are stored or, raising
         `InvalidTaskError`, none. As with Django's bulk operations, no signal is sent.
@@ -128,25 +175,47 @@ class PostgresBackend(BaseTaskBackend):
                     raise InvalidTaskError("retry_on and give_up_on are tuples of exception classes.")
             if not all(0 <= seconds < float("inf") for seconds in (task.backoff, task.backoff_cap)):
                 raise InvalidTaskError("backoff and backoff_cap must be numbers of seconds, at least 0.")
+            check_rule(task)
+            check_expiry(task)
 
-    def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> TaskResult[T]:
+    def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> RunResult[T]:
         """Store one run; raises `InvalidTaskError` when the task or its arguments cannot be taken."""
         submission = self.submission(task)
         submission.args, submission.kwargs = args, kwargs
+        if submission.wishes is not None:
+            return to_task_result(self._store(submission, task), task)
         result = submission.store_for(task)
         task_enqueued.send_robust(type(self), task_result=result)
         return result
 
     def enqueue_run(
-        self, task: Task[..., Any], args: Any, kwargs: Any, owner: Any = None, run_id: uuid.UUID | None = None
+        self,
+        task: Task[..., Any],
+        args: Any,
+        kwargs: Any,
+        owner: Any = None,
+        idempotency_key: str | None = None,
+        run_id: uuid.UUID | None = None,
     ) -> TaskRun:
-        """The same, for somebody, and answered with the row itself."""
+        """The same, for somebody, and answered with the row itself.
+
+        Of the same owner, the same idempotency key answers the same run for IDEMPOTENCY_SECONDS, with `was_standing`;
+        raises `KeyReused`, an `InvalidTaskError`, if the task or the arguments are not the same.
+        """
         submission = self.submission(task)
         if run_id is not None:
             submission.id = run_id
         submission.args, submission.kwargs, submission.owner = args, kwargs, owner
+        if idempotency_key is not None:
+            submission.wishes = submission.wishes or Wishes()
+            submission.wishes.idempotency_key = check_idempotency_key(idempotency_key)
+        return self._store(submission, task)
+
+    def _store(self, submission: Submission, task: Task[..., Any]) -> TaskRun:
+        """Tells of a new run only."""
         run = submission.store()
-        task_enqueued.send_robust(type(self), task_result=to_task_result(run, task))
+        if not run.was_standing:
+            task_enqueued.send_robust(type(self), task_result=to_task_result(run, task))
         return run
 
     def submission(self, task: Task[..., Any]) -> Submission:
@@ -158,6 +227,7 @@ class PostgresBackend(BaseTaskBackend):
             run_after=task.run_after,
             max_attempts=getattr(task, "max_attempts", None),
             timeout=getattr(task, "timeout", None),
+            wishes=wishes_of(task),
         )
 
     def get_result(self, result_id: str) -> TaskResult[Any]:
@@ -176,11 +246,23 @@ class PostgresBackend(BaseTaskBackend):
         return check_database_is_postgres()
 
 
-def to_task_result(run: TaskRun, task: Task[..., T]) -> TaskResult[T]:
+def check_expiry(task: PostgresTask[..., Any]) -> None:
+    """Raises `InvalidTaskError` with one sentence."""
+    if task.expires_after is not None and not is_seconds(task.expires_after):
+        raise InvalidTaskError("expires_after must be a number of seconds above 0.")
+    if task.expires_at is None:
+        return
+    if not isinstance(task.expires_at, datetime) or not timezone.is_aware(task.expires_at):
+        raise InvalidTaskError("expires_at must be an aware datetime.")
+    if task.run_after is not None and task.expires_at <= task.run_after:
+        raise InvalidTaskError("expires_at must be after run_after: else nothing would ever begin.")
+
+
+def to_task_result(run: TaskRun, task: Task[..., T]) -> RunResult[T]:
     """A run as Django Tasks tells it; it has no word for a cancelled one, which counts as failed."""
     failed = {Status.FAILED, Status.CANCELLED}
     tries = run.tries
-    result: TaskResult[T] = TaskResult(
+    result: RunResult[T] = RunResult(
         task=task,
         id=str(run.pk),
         status=TaskResultStatus.FAILED if run.status in failed else TaskResultStatus(run.status),
@@ -197,6 +279,8 @@ def to_task_result(run: TaskRun, task: Task[..., T]) -> TaskResult[T]:
             if entry.get("exception")
         ],
         worker_ids=[attempt.worker for attempt in tries if attempt.reason != GIVEN_BACK],  # Django counts them
+        was_standing=run.was_standing,
+        was_replaced=run.was_replaced,
     )
     object.__setattr__(result, "_return_value", run.return_value)
     return result

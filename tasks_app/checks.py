@@ -68,3 +68,39 @@ def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
             )
         ]
     return []
+
+
+HONOURED = {"name", "cluster_name", "ALT_CLUSTERS", "label", "broker_class", "scheduler", "time_zone", "catch_up"}
+"""Options of Q_CLUSTER that mean here what they mean to Django-Q2, or have a check of their own."""
+
+INSTEAD = {
+    "workers": "the setting WORKERS",
+    "recycle": "the setting RECYCLE_AFTER",
+    "max_rss": "the setting WORKER_MEMORY_MB",
+    "max_attempts": "the setting MAX_ATTEMPTS, or the option of @task",
+    "timeout": "the option of @task",
+    "log_level": "the setting LOG_LEVEL",
+}
+"""Where what they wish can be said."""
+
+
+@checks.register(OURS)
+def check_q_cluster(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """An option that only Django-Q2's own engine reads would be ignored without a word."""
+    given: dict[str, Any] = dict(settings.Q_CLUSTER)
+    if given.get("workers") == settings.WORKERS:
+        del given["workers"]
+    if given.get("ack_failures"):  # as it is here: a run that failed is not delivered once more
+        del given["ack_failures"]
+    for alternative in (given.get("ALT_CLUSTERS") or {}).values():
+        given |= alternative
+    if not (ignored := sorted(given.keys() - HONOURED)):
+        return []
+    hints = [f"{name}: {INSTEAD[name]}." for name in ignored if name in INSTEAD]
+    return [
+        checks.Warning(
+            f"Q_CLUSTER has what only Django-Q2's own engine reads, and is ignored here: {', '.join(ignored)}.",
+            hint=" ".join(hints) or "Leave it out.",
+            id="dumbwaiter.W001",
+        )
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from typing import Any, cast
 
 from django import forms
@@ -12,6 +14,7 @@ from django_tasks import task_backends
 
 from tasks_app import belongings, wording
 from tasks_app.backend import PostgresBackend
+from tasks_app.engine.wishes import KeyReused
 from tasks_app.files import UPLOADS
 from tasks_app.ids import new_id
 from tasks_app.models import TaskRun
@@ -25,7 +28,30 @@ def backend() -> PostgresBackend:
     return cast(PostgresBackend, task_backends["default"])
 
 
-class PracticeForm(forms.Form):
+class OnceForm(forms.Form):
+    """A form with a key of its own each time it is shown: sent twice, as by a double click, it makes one run."""
+
+    once = forms.CharField(required=False)
+
+    @property
+    def new_key(self) -> str:
+        """For the form that is shown next."""
+        return uuid.uuid4().hex
+
+    def clean_once(self) -> str:
+        """A key that is none of ours is no key: what was sent counts."""
+        try:
+            return uuid.UUID(self.cleaned_data["once"]).hex
+        except ValueError:
+            return ""
+
+    def key_for(self, what: object) -> str | None:
+        """The idempotency key of sending this from this very form; another choice on the same page is another run."""
+        once = self.cleaned_data["once"]
+        return f"form {once} {what}" if once else None
+
+
+class PracticeForm(OnceForm):
     """One of the three buttons."""
 
     type = forms.IntegerField(
@@ -47,10 +73,13 @@ class PracticeForm(forms.Form):
         ]
 
     def enqueue(self, owner: Any) -> TaskRun:
-        return backend().enqueue_run(create_task, [], {"type": self.cleaned_data["type"]}, owner=owner)
+        kind = self.cleaned_data["type"]
+        return backend().enqueue_run(
+            create_task, [], {"type": kind}, owner=owner, idempotency_key=self.key_for(f"type {kind}")
+        )
 
 
-class ThumbnailsForm(forms.Form):
+class ThumbnailsForm(OnceForm):
     """A picture to be made smaller."""
 
     image = forms.FileField(
@@ -97,11 +126,24 @@ class ThumbnailsForm(forms.Form):
     def enqueue(self, owner: Any) -> TaskRun:
         """Store the picture and enqueue its run; a picture without a run does not stay."""
         upload = self.cleaned_data["image"]
+        key = self.key_for(digest_of(upload))
         run_id = new_id()  # the folder's name says whose it is
         path = default_storage.save(f"{UPLOADS}/{run_id}/picture.{self.kind.suffix}", upload)
         call = {"image": upload.name, "stored_as": path}
         try:
-            return backend().enqueue_run(make_thumbnails, [], call, owner=owner, run_id=run_id)
+            return backend().enqueue_run(make_thumbnails, [], call, owner=owner, idempotency_key=key, run_id=run_id)
+        except KeyReused as reused:  # for the same picture, stored under another name
+            belongings.remove({run_id: [UPLOADS]})
+            return reused.run
         except BaseException:
             belongings.remove({run_id: [UPLOADS]})
             raise
+
+
+def digest_of(upload: UploadedFile) -> str:
+    """What tells one picture from another."""
+    digest = hashlib.sha256()
+    for chunk in upload.chunks():
+        digest.update(chunk)
+    upload.seek(0)
+    return digest.hexdigest()

@@ -134,6 +134,8 @@ class Life:
                 yield Step(f"Held by {run.worker}", icon="claimed", at=run.claimed_at)
             elif run.run_after > self.now:
                 yield Step("Not before this", icon="scheduled", modifier="quiet", at=run.run_after)
+            if run.expires_at and not (run.claimed_by or run.attempt or run.attempts):
+                yield Step("Expires, if it has not begun", icon="cancelled", modifier="quiet", at=run.expires_at)
 
     def wait_of(self, attempt: int) -> str:
         if attempt > 1:

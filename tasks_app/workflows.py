@@ -243,6 +243,9 @@ def row_of(place: Place) -> dict[str, Any]:
     if (positions or names) and not place.has_before:
         raise InvalidTaskError("Nothing stands before the first step of a chain, so it has no PREVIOUS.")
     submission = submission_of(step.task)
+    if submission.wishes:
+        name = submission.task_path.rpartition(".")[2]
+        raise InvalidTaskError(f"A step of a workflow can neither be unique nor expire, as {name} may.")
     submission.args = [place.given if value is PREVIOUS else value for value in step.args]
     submission.kwargs = {name: place.given if value is PREVIOUS else value for name, value in step.kwargs.items()}
     previous: dict[str, Any] | None = None

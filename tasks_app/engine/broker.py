@@ -1,5 +1,6 @@
 """Django-Q2's door: what `async_task` packs is unpacked here at once and stored as a run. No pickle is kept."""
 
+import threading
 import uuid
 from typing import Any
 
@@ -11,15 +12,18 @@ from django_q.humanhash import humanize
 from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
 from django_q.status import Stat, Status
+from django_q.tasks import async_task
 from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
+from tasks_app.engine import q2_options
 from tasks_app.engine.submit import Submission
+from tasks_app.engine.wishes import wishes_of
 from tasks_app.models import Cluster, TaskRun
 
-REFUSED = {"hook", "group", "chain", "iter_count", "iter_cached", "cached", "ack_failure", "save", "sync"}
-"""Options of async_task that a run does not have: refused with a sentence, never silently dropped."""
+_at_hand = threading.local()
+"""The call of async_task that this thread is in, whose own `id` it answers."""
 
 
 @receiver(pre_enqueue, dispatch_uid="dumbwaiter")
@@ -28,24 +32,27 @@ def accept(sender: object, task: dict[str, Any], **kwargs: Any) -> None:
 
     Raises `InvalidTaskError`, which async_task passes on.
     """
-    refused = sorted(key for key in REFUSED & task.keys() if task[key])
+    options = {**q2_options.beside(async_task), **task}
     if task["name"] != humanize(task["id"]):  # what it makes up when nobody gave one
-        refused.append("task_name")
-    if refused:
-        raise InvalidTaskError(f"async_task cannot take {', '.join(refused)} here: runs have no such option.")
-    timeout = task.get("timeout")
-    if timeout == -1:  # Django-Q2's word for none
-        task["timeout"] = None
-    elif timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
-        raise InvalidTaskError(f"A timeout is a number of seconds above 0, not {timeout!r}.")
+        options["task_name"] = task["name"]
+    q2_options.refuse(options, "async_task")
+    if (timeout := task.pop("timeout", None)) is not None:
+        task["timeout"] = q2_options.timeout_of(timeout)
     try:
         task["func"] = catalog.path_of(task["func"])
     except catalog.UnknownTask as error:
         raise InvalidTaskError(str(error)) from error
+    _at_hand.task = task
 
 
 class PostgresBroker(Broker):
     """The broker class that `Q_CLUSTER` names; its `list_key` is the name of a queue."""
+
+    stores_runs = True
+
+    @staticmethod
+    def get_cache() -> q2_options.NoCache:
+        return q2_options.NoCache()
 
     def enqueue(self, task: str) -> str:
         """Store one run from a signed package of `async_task`; raises `InvalidTaskError`."""
@@ -53,7 +60,7 @@ class PostgresBroker(Broker):
         path = package["func"]
         found = catalog.find(path)
         own = found if isinstance(found, Task) else None
-        timeout = package.get("timeout")
+        timeout = package["timeout"] if "timeout" in package else getattr(own, "timeout", None)
         run = Submission(
             id=uuid.UUID(package["id"]),
             task_path=path,
@@ -62,8 +69,12 @@ class PostgresBroker(Broker):
             queue_name=self.list_key,
             priority=own.priority if own else 0,
             max_attempts=getattr(own, "max_attempts", None),
-            timeout=getattr(own, "timeout", None) if timeout is None else timeout,
+            timeout=timeout,
+            wishes=wishes_of(own),
         ).store()
+        at_hand = vars(_at_hand).pop("task", None)
+        if run.was_standing and at_hand is not None and at_hand["id"] == package["id"]:
+            at_hand["id"] = run.pk.hex  # async_task answers this one
         return str(run.pk)
 
     def dequeue(self) -> None:

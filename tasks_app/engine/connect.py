@@ -88,8 +88,8 @@ def _end(connection: psycopg.Connection[TupleRow], names: str) -> None:
     raise psycopg.OperationalError("an earlier session does not end")
 
 
-def execute_prepared(statement: str, given: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Run a statement that answers one row on Django's own connection, within its transaction.
+def execute_prepared(statement: str, given: Mapping[str, Any]) -> Any:
+    """Run a statement that answers one row, or perhaps none, on Django's own connection, within its transaction.
 
     Django's cursors send text, which PostgreSQL parses and plans at each call; here it does so once a connection,
     unless the option `prepare_threshold` of the database says otherwise. Raises what Django's cursors raise.
@@ -104,6 +104,4 @@ def execute_prepared(statement: str, given: Mapping[str, Any]) -> tuple[Any, ...
     db.validate_thread_sharing()
     db.validate_no_broken_transaction()
     with db.wrap_database_errors, psycopg.Cursor(db.connection) as plain:
-        row = plain.execute(statement, given).fetchone()
-    assert row is not None
-    return row
+        return plain.execute(statement, given).fetchone()

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
+from tasks_app.engine import statements
 from tasks_app.engine.connect import UNREACHABLE
 from tasks_app.engine.logs import one_line
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_call, submission_of
@@ -27,6 +28,12 @@ logger = logging.getLogger("dumbwaiter.schedules")
 
 MISSED_AFTER = timedelta(seconds=60)
 """A time counts as missed when nobody fired it within so long."""
+
+SOON_COMMITTED = "50ms"
+"""How long a firing waits for somebody who has a unique key and has not committed; then it waits for its next turn."""
+
+MOST_PUT_OFF = 5
+"""So many of them in one turn are enough to wait for."""
 
 AT_ONCE = 100
 """Schedules fired in one transaction; a sentinel looks after its workers between two of them."""
@@ -45,19 +52,25 @@ WHERE repeats <> 0 AND next_run <= clock_timestamp()
 ORDER BY next_run, schedule.id LIMIT %(limit)s FOR UPDATE OF schedule SKIP LOCKED
 """
 
+# Answers the ids of the runs that it made; one whose unique key is taken is not among them.
 SUBMIT = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, schedule_id,
-    schedule_name, run_after, enqueued_at, attempt, max_attempts, timeout, attempts)
+    schedule_name, run_after, enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until,
+    expires_at)
   SELECT call.id, task_path, args::jsonb, kwargs::jsonb, queue_name, priority, 'READY', %(owner)s, schedule_id,
-    schedule_name, now.at, now.at, 0, max_attempts, timeout, '[]'
+    schedule_name, now.at, now.at, 0, max_attempts, timeout, '[]', unique_key,
+    now.at + make_interval(secs => unique_for), now.at + make_interval(secs => expires_after)
   FROM (SELECT clock_timestamp() AS at) AS now,
     unnest(%(id)s::uuid[], %(task_path)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue_name)s::text[],
       %(priority)s::int2[], %(schedule_id)s::int[], %(schedule_name)s::text[], %(max_attempts)s::int2[],
-      %(timeout)s::float8[])
-    AS call(id, task_path, args, kwargs, queue_name, priority, schedule_id, schedule_name, max_attempts, timeout)
-  RETURNING queue_name)
-SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
+      %(timeout)s::float8[], %(unique_key)s::text[], %(unique_for)s::float8[], %(expires_after)s::float8[])
+    AS call(id, task_path, args, kwargs, queue_name, priority, schedule_id, schedule_name, max_attempts, timeout,
+      unique_key, unique_for, expires_after)
+  ON CONFLICT DO NOTHING
+  RETURNING id, queue_name)
+SELECT id, CASE WHEN row_number() OVER (PARTITION BY queue_name) = 1 THEN pg_notify('dumbwaiter', queue_name) END
+FROM run
 """
 
 MOVE_ON = """
@@ -122,6 +135,10 @@ class Due:
     def title(self) -> str:
         return self.name or f"{self.func.rpartition('.')[2]} ({self.id})"
 
+    @property
+    def at(self) -> str:
+        return f"{self.next_run.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
 
 @dataclass(slots=True)
 class Firing:
@@ -134,6 +151,13 @@ class Firing:
     plan: Plan | None = None
     skipped: str | None = None
     error: str | None = None
+    is_put_off: bool = False
+    """Somebody is just submitting a run with its key: it stays due."""
+
+    def skip(self, sentence: str) -> None:
+        """It does not count as one of its repeats."""
+        self.skipped, self.submission = sentence, None
+        self.repeats = 0 if self.due.kind == ONCE else max(self.due.repeats, -1)
 
     @property
     def is_over(self) -> bool:
@@ -156,20 +180,17 @@ def decide(due: Due) -> Firing:
         return Firing(due, error=str(error))
     except Exception as error:  # a row can hold anything, and must not harm the sentinel
         return Firing(due, error=f"It cannot be fired: {type(error).__name__}: {error}")
-    firing.skipped = reason_to_skip(due)
-    firing.repeats = -1 if due.repeats < 0 else due.repeats
-    if due.kind == ONCE:
-        firing.repeats = 0
-    if firing.skipped is None:
-        firing.submission = submission
-        if due.kind != ONCE and due.repeats > 0:
-            firing.repeats = due.repeats - 1
+    if reason := reason_to_skip(due):
+        firing.skip(reason)
+        return firing
+    firing.submission = submission
+    firing.repeats = 0 if due.kind == ONCE else -1 if due.repeats < 0 else due.repeats - 1
     return firing
 
 
 def reason_to_skip(due: Due) -> str | None:
     """One sentence, or None when it is to be fired."""
-    at = f"{due.next_run.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    at = due.at
     if due.next_run == due.last_due:
         # Somebody wrote the row back as it was before: the same moment is never fired twice.
         return f"Skipped: it was fired for {at} already."
@@ -207,14 +228,44 @@ def _fire(db: psycopg.Connection[TupleRow], limit: int, only: int | None = None)
         rows = db.execute(DUE, {"limit": limit, "only": only}).fetchall()
         firings = [decide(Due(*row)) for row in rows]
         if firings:
+            _submit_unique(db, firings)
+            firings = [firing for firing in firings if not firing.is_put_off]
             _carry_out(db, firings)
     for firing in firings:
         _tell(firing)
     return len(firings)
 
 
+def _submit_unique(db: psycopg.Connection[TupleRow], firings: Sequence[Firing]) -> None:
+    """Submit the runs that have a unique key, or skip this time of those whose key is taken.
+
+    One by one, because a key that somebody took and has not committed is waited for, and a sentinel cannot wait long.
+    """
+    put_off = 0
+    for firing in firings:
+        run = firing.submission
+        if run is None or run["unique_key"] is None:
+            continue
+        made = None
+        try:
+            if put_off < MOST_PUT_OFF:
+                with db.transaction():
+                    before = db.execute("SELECT current_setting('lock_timeout')").fetchone()
+                    db.execute("SELECT set_config('lock_timeout', %s, true)", [SOON_COMMITTED])
+                    db.execute(statements.RELEASE_KEY, {"unique_keys": [run["unique_key"]]})
+                    made = db.execute(SUBMIT, {"owner": None, **columns([run])}).fetchall()
+                    db.execute("SELECT set_config('lock_timeout', %s, true)", before)
+        except psycopg.errors.LockNotAvailable:
+            put_off += 1
+        firing.is_put_off = made is None
+        if made == []:
+            firing.skip(f"Skipped at {firing.due.at}: its task is unique, and a run with its key is there.")
+
+
 def _carry_out(db: psycopg.Connection[TupleRow], firings: Sequence[Firing]) -> None:
+    """Those with a unique key are submitted already."""
     submissions = [firing.submission for firing in firings if firing.submission]
+    submissions = [run for run in submissions if run["unique_key"] is None]
     staying = [firing for firing in firings if not firing.is_over]
     moving = [firing for firing in staying if firing.error is None]
     if submissions:

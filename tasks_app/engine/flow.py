@@ -78,14 +78,17 @@ def _visit(shape: Shape, before: Shape, broken: int | None, states: States, deci
     if "group" in shape:
         ends = [_visit(member, before, broken, states, decision) for member in shape["group"]]
         return READY if READY in ends else SUCCESSFUL
+    has_ended = True
     for element in shape["chain"]:
         end = _visit(element, before, broken, states, decision)
         if isinstance(end, int):
             broken = end if broken is None else broken
         elif end == READY and broken is None:
             return READY
+        elif end == READY:  # it is cancelled now, and what follows comes with the news of that
+            has_ended = False
         before = element
-    return SUCCESSFUL if broken is None else broken
+    return READY if not has_ended else SUCCESSFUL if broken is None else broken
 
 
 def first(states: States, state: str) -> int | None:

@@ -51,6 +51,8 @@ class Beat:
     """By the server's clock."""
     has_news: bool
     """Runs of workflows have ended and nobody has looked yet what follows."""
+    expire_in: float | None
+    """Seconds until the next run expires, if that is soon."""
 
 
 class Link:
@@ -129,7 +131,7 @@ class Link:
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
-        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, row[7], row[8])
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, *row[7:])
 
     def release_rest(self, claimed_by: str, begun: list[uuid.UUID], before: datetime) -> int:
         """Give away what a worker took before that moment and has not begun; answers how many runs that were."""
@@ -143,6 +145,17 @@ class Link:
     def advance_workflows(self) -> float | None:
         """Do what follows for one workflow; answers when there is more to do, in seconds, or None."""
         return self._sweep.turn(self.db)
+
+    def expire(self, limit: int) -> tuple[int, float | None]:
+        """End runs that nobody began in time, so many at most.
+
+        Answers how many it looked at, and in how many seconds the next one expires, if that is soon.
+        """
+        row = self.db.execute(statements.EXPIRE, {"limit": limit}).fetchone()
+        assert row is not None
+        if row[1]:
+            logger.warning("%d runs were not started in time and have expired", row[1])
+        return row[0], row[2]
 
     def take_back(self, gone: Lost) -> bool:
         """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""

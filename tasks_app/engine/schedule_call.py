@@ -11,18 +11,18 @@ from typing import Any
 from django.conf import settings
 from django_q.conf import Conf
 from django_tasks.base import Task
+from django_tasks.exceptions import InvalidTaskError
 from django_tasks.utils import normalize_json
 
 from tasks_app import catalog
+from tasks_app.engine import q2_options
 from tasks_app.engine.logs import one_line
+from tasks_app.engine.unique import key_of_saved, rule_of, saved_rule
 from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 
-NAMES_OF_OPTIONS = {
-    "hook", "save", "sync", "cached", "ack_failure", "iter_count", "iter_cached", "chain", "broker", "timeout",
-    "task_name", "q_options",
-}  # fmt: skip
+NAMES_OF_OPTIONS = (q2_options.KNOWN | {"q_options"}) - {"group", "cluster"}
 """Keyword arguments that async_task, by which Django-Q2 fires its schedules, keeps for itself."""
 
 
@@ -58,15 +58,16 @@ def read_call(func: str, hook: str | None, args: object, kwargs: object, queue: 
     queue = queue or options.pop("cluster", None) or options.pop("broker_name", None)
     if queue is not None and not (isinstance(queue, str) and len(queue) <= QUEUE_NAME_LENGTH):
         raise BadSchedule(f"A queue's name has 1 to {QUEUE_NAME_LENGTH} characters.")
+    if twice := [name for name in ("cluster", "broker_name") if options.get(name) not in (None, queue)]:
+        raise BadSchedule(f"A schedule cannot take {twice[0]} among its q_options: its queue is {queue}.")
+    options.pop("broker_name", None)
     taken: dict[str, Any] = {}
-    if options.get("timeout") is not None:
-        timeout = options["timeout"]
-        taken["timeout"] = None if timeout == -1 else timeout  # Django-Q2's word for none
-        if timeout != -1 and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
-            raise BadSchedule(f"A timeout is a number of seconds above 0, not {timeout!r}.")
-    refused = sorted(name for name, value in {**options, "hook": hook or options.get("hook")}.items() if value)
-    if refused := [name for name in refused if name != "timeout"]:
-        raise BadSchedule(f"A schedule cannot take {', '.join(refused)} here: runs have no such option.")
+    try:
+        if options.get("timeout") is not None:
+            taken["timeout"] = q2_options.timeout_of(options["timeout"])
+        q2_options.refuse({**options, "hook": hook or options.get("hook"), "q_options": options}, "A schedule")
+    except InvalidTaskError as error:
+        raise BadSchedule(str(error)) from None
     try:
         plain = normalize_json([given, named])
         to_json(plain, "The arguments")
@@ -122,8 +123,8 @@ def _keywords(text: object) -> dict[str, Any]:
 # What becomes of it
 
 
-def options_of(task: Task[..., Any] | None) -> dict[str, Any]:
-    """What the task itself says of its runs."""
+def options_of(task: Task[..., Any] | None, call: Call) -> dict[str, Any]:
+    """What the task itself says of its runs, and of the keys of those that this call makes."""
     if task is None:
         return {}
     return {
@@ -131,14 +132,17 @@ def options_of(task: Task[..., Any] | None) -> dict[str, Any]:
         "priority": task.priority,
         "max_attempts": getattr(task, "max_attempts", None),
         "timeout": getattr(task, "timeout", None),
+        "expires_after": getattr(task, "expires_after", None),
+        "unique": saved_rule(rule_of(task), call.args, call.kwargs),
     }
 
 
 def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns of the run; the task's own options come from its code if that is loaded here, else as saved."""
     task = catalog.loaded(schedule.func)
-    own = {**(saved or {}), **options_of(task)}
-    most = own.get("max_attempts")
+    own = {**(saved or {}), **options_of(task, call)}
+    most, unique = own.get("max_attempts"), own.get("unique")
+    at = schedule.intended_date_kwarg
     return {
         "id": new_id(),
         "task_path": schedule.func,
@@ -150,4 +154,7 @@ def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) ->
         "schedule_name": schedule.name or str(schedule.id),
         "max_attempts": settings.MAX_ATTEMPTS if most is None else most,
         "timeout": call.options.get("timeout", own.get("timeout")),
+        "expires_after": own.get("expires_after"),
+        "unique_key": key_of_saved(schedule.func, unique, {at: call.kwargs[at]} if at else {}) if unique else None,
+        "unique_for": unique["seconds"] if unique else None,
     }

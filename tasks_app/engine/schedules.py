@@ -21,6 +21,7 @@ from tasks_app.engine.execution import signature_of
 from tasks_app.engine.firing import SUBMIT, columns
 from tasks_app.engine.schedule_call import BadSchedule, Call, default_zone, options_of, read_call, submission_of
 from tasks_app.engine.timing import CRON, BadTiming, Timing
+from tasks_app.engine.wishes import TRIES, release, standing
 from tasks_app.models import Missed, Overlap, ScheduleRules
 
 EDITED = {"func", "hook", "args", "kwargs", "schedule_type", "minutes", "cron", "cluster", "intended_date_kwarg"}
@@ -89,8 +90,9 @@ def before_save(sender: object, instance: Schedule, raw: bool, update_fields: An
         if not locked.values_list("pk").first():
             raise InvalidTaskError("This schedule is gone: it is done, or somebody deleted it. Make a new one.")
     zone = rules.time_zone if rules else default_zone()
-    _, task = check(instance, zone)
-    instance._noted = {"options": options_of(task)}
+    call, task = check(instance, zone)
+    intended_date(instance, call)
+    instance._noted = {"options": options_of(task, call)}
     if instance.schedule_type == CRON:
         timing, now = _timing(instance, zone), datetime.now(UTC)
         if not timing.is_of(rules.plan if rules else None):
@@ -141,14 +143,35 @@ def change_rules(rules: ScheduleRules, changes: Mapping[str, Any]) -> None:
 
 
 def run_now(rules: ScheduleRules, owner: Any = None) -> uuid.UUID:
-    """Submit a run of the schedule for somebody, whatever its time; raises `InvalidTaskError`."""
+    """Submit a run of the schedule for somebody, whatever its time, or answer the one that has its unique key.
+
+    Raises `InvalidTaskError`.
+    """
     with transaction.atomic():
         schedule = Schedule.objects.select_for_update().get(pk=rules.pk)
         call, task = check(schedule, rules.time_zone)
-        if schedule.intended_date_kwarg:
-            call.kwargs[schedule.intended_date_kwarg] = datetime.now(UTC).isoformat()
-        run = submission_of(schedule, call, options_of(task))
+        intended_date(schedule, call)
+        run = submission_of(schedule, call, options_of(task, call))
+        run["id"] = _submitted(run, owner)
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(SUBMIT, {"owner": owner.pk if owner else None, **columns([run])})
             cursor.execute(LAST_RUN, {"id": schedule.pk, "run": run["id"], "task": run["id"].hex})
     return run["id"]
+
+
+def intended_date(schedule: Schedule, call: Call) -> None:
+    """The present moment in place of the time for which a schedule is fired."""
+    if schedule.intended_date_kwarg:
+        call.kwargs[schedule.intended_date_kwarg] = datetime.now(UTC).isoformat()
+
+
+def _submitted(run: Mapping[str, Any], owner: Any) -> uuid.UUID:
+    """The id of the run, or of the one that has its key."""
+    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        for _ in range(TRIES):
+            cursor.execute(SUBMIT, {"owner": owner.pk if owner else None, **columns([run])})
+            if cursor.fetchone():
+                return run["id"]
+            if found := standing(run["unique_key"]):
+                return found[run["unique_key"]].pk
+            release([run["unique_key"]])
+    raise InvalidTaskError("Its key was taken and free again all the time. Try it once more.")

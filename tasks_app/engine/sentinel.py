@@ -27,6 +27,12 @@ STOP = b"s"
 STOP_NOW = b"k"
 """Stop without grace."""
 
+EXPIRE_AT_ONCE = 1_000
+"""Runs that expire in one statement; a sentinel looks after its workers between two of them."""
+
+EXPIRE_EVERY = 0.05
+"""Seconds between two such statements at least, when there are fewer."""
+
 LOOK_AROUND_SECONDS = 5.0
 """Between looks at the heartbeats of the other clusters, at most."""
 
@@ -63,6 +69,8 @@ class Sentinel:
         self.advance_at = float("inf")
         """When to look what follows from the ends of workflows' runs."""
         self.rested_at = 0.0
+        self.expire_at = float("inf")
+        """When the next run expires."""
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
         self.once = once
@@ -107,7 +115,7 @@ class Sentinel:
     def _time_to_next(self) -> float:
         moments = [self.next_beat if self.link.connection else self.link.next_try, self.pool.next_moment(), self.due_at]
         if self.link.connection:
-            moments += [self.fire_at, self.advance_at]
+            moments += [self.fire_at, self.advance_at, self.expire_at]
         if self.stopping_since is not None:
             moments.append(self.stopping_since + self.grace)
         return max(min(moments) - time.monotonic(), 0.0)
@@ -169,6 +177,8 @@ class Sentinel:
                 self._fire_schedules()
             if time.monotonic() >= self.advance_at:
                 self._advance_workflows()
+            if time.monotonic() >= self.expire_at:
+                self._expire()
             if now >= self.next_look and self.stopping_since is None:
                 self.next_look = now + min(LOOK_AROUND_SECONDS, settings.LOST_AFTER_SECONDS / 2)
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
@@ -213,6 +223,8 @@ class Sentinel:
         self.fire_at = float("inf")
         if beat.fire_in is not None and self.stopping_since is None:
             self.fire_at = now + beat.fire_in
+        if beat.expire_in is not None and self.stopping_since is None:
+            self.expire_at = min(self.expire_at, now + beat.expire_in)
         for run_id in beat.to_cancel:
             self.pool.cancel(run_id)
         self.pool.end_the_greedy()
@@ -252,6 +264,15 @@ class Sentinel:
         pause = self.link.advance_workflows()
         self.rested_at = time.monotonic() + (pause or 0.0)
         self.advance_at = float("inf") if pause is None else self.rested_at
+
+    def _expire(self) -> None:
+        """As with schedules: what another cluster is at, or somebody holds locked, is left to the next heartbeat."""
+        self.expire_at = float("inf")
+        found, next_in = self.link.expire(EXPIRE_AT_ONCE)
+        if found == EXPIRE_AT_ONCE:
+            self.expire_at = 0.0
+        elif next_in is not None:
+            self.expire_at = time.monotonic() + max(next_in, EXPIRE_EVERY)
 
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""

@@ -45,14 +45,69 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
 SELECT pg_notify('dumbwaiter', %(queue_name)s)
 """
 
+# A run that asks for more: to be the only one of its key, to be one however often it is sent, to expire. Whoever has
+# its key stands, committed or made by this very transaction; one that is not committed yet is waited for. Expiry counts
+# from when the run may begin.
+ENQUEUE_WITH_WISHES = """
+INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
+  enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, idempotency_key, expires_at)
+SELECT %(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s, due.at,
+  statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', %(unique_key)s,
+  statement_timestamp() + make_interval(secs => %(unique_for)s), %(idempotency_key)s,
+  coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s))
+FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due
+ON CONFLICT DO NOTHING
+RETURNING extract(epoch FROM enqueued_at)::float8, expires_at, pg_notify('dumbwaiter', queue_name)
+"""
+
+# The same for many, in the order of their keys: two that want the same ones do not wait for each other crosswise.
+ENQUEUE_MANY_WITH_WISHES = """
+WITH run AS (
+  INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
+    enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, expires_at)
+  SELECT call.id, %(task_path)s, call.args::jsonb, call.kwargs::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+    due.at, statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', call.unique_key,
+    statement_timestamp() + make_interval(secs => %(unique_for)s),
+    coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s))
+  FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due,
+    unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[], %(unique_key)s::text[])
+      AS call(id, args, kwargs, unique_key)
+  ON CONFLICT DO NOTHING RETURNING id)
+SELECT id FROM run, pg_notify('dumbwaiter', %(queue_name)s)
+"""
+
+# The run that has the key gets what the newest submission brings, unless a worker has it. Its place in line and the
+# wait before another attempt stay, and so does the key's time.
+REPLACE = """
+UPDATE tasks_app_taskrun AS run
+SET args = %(args)s, kwargs = %(kwargs)s, priority = %(priority)s,
+  run_after = CASE WHEN run.attempt > 0 OR run.attempts <> '[]' OR run.unknown_since IS NOT NULL THEN run.run_after
+    WHEN %(run_after)s::timestamptz > statement_timestamp() THEN %(run_after)s ELSE run.enqueued_at END,
+  expires_at = CASE WHEN run.attempt > 0 OR run.attempts <> '[]' THEN run.expires_at
+    ELSE coalesce(%(expires_at)s::timestamptz, greatest(%(run_after)s::timestamptz, statement_timestamp())
+      + make_interval(secs => %(expires_after)s)) END
+WHERE unique_key = %(unique_key)s AND status = 'READY' AND claimed_by IS NULL
+RETURNING id, pg_notify('dumbwaiter', queue_name)
+"""
+
+# A key whose time is over. Only of runs that have ended, which no worker writes any more: a caller who does not commit
+# for long holds up nobody's finish. An unfinished run keeps its key.
+RELEASE_KEY = """
+UPDATE tasks_app_taskrun SET unique_until = NULL
+WHERE unique_key = ANY (%(unique_keys)s::text[]) AND unique_until <= clock_timestamp()
+  AND status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')
+"""
+
 # The time of the statement, because an index is not searched by one that changes meanwhile: all that is scheduled would
 # be read, again and again. What Python cannot read, such as a moment that is infinite, would stop the queue and not
 # only the row that has it.
+# A run expires only as long as it was never begun.
 CLAIM = """
 WITH next AS MATERIALIZED (
   SELECT id FROM tasks_app_taskrun
   WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= statement_timestamp()
     AND limit_key IS NULL AND is_waiting IS NULL
+    AND (expires_at IS NULL OR expires_at > clock_timestamp() OR attempt > 0 OR attempts <> '[]')
   ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run
 SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL,
@@ -60,6 +115,32 @@ SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, prog
 FROM next WHERE run.id = next.id
 RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
   run.timeout, greatest(least(run.enqueued_at, run.claimed_at), 'epoch'), run.claimed_at
+"""
+
+# What nobody began in time, whatever it waited for, so many at once; one that was begun forgets when it would expire.
+# A run that somebody is just writing to has its turn when that is done. Also tells in how many seconds the next one
+# expires, if that is soon.
+EXPIRE = """
+WITH late AS MATERIALIZED (
+  SELECT id, attempt = 0 AND attempts = '[]' AS is_over FROM tasks_app_taskrun
+  WHERE status = 'READY' AND claimed_by IS NULL AND expires_at <= statement_timestamp()
+  ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+run AS (
+  UPDATE tasks_app_taskrun AS run
+  SET status = CASE WHEN late.is_over THEN 'CANCELLED' ELSE run.status END,
+    finished_at = CASE WHEN late.is_over THEN clock_timestamp() END,
+    failure_message = CASE WHEN late.is_over THEN 'Not started by '
+      || to_char(run.expires_at AT TIME ZONE 'UTC', 'HH24:MI:SS') || ' UTC, when it expired.'
+      ELSE run.failure_message END,
+    expires_at = CASE WHEN late.is_over THEN run.expires_at END
+  FROM late WHERE run.id = late.id
+  RETURNING late.is_over)
+SELECT count(*), count(*) FILTER (WHERE is_over),
+  (SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM tasks_app_taskrun
+    WHERE status = 'READY' AND claimed_by IS NULL
+      AND expires_at > statement_timestamp() AND expires_at <= statement_timestamp() + interval '2 s'
+    ORDER BY expires_at LIMIT 1)
+FROM run
 """
 
 REPORT = """
@@ -251,7 +332,7 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 
 # One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when do the
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
-# overdue), which runs held here are to be cancelled, and are there news of workflows.
+# overdue), which runs held here are to be cancelled, are there news of workflows, and when does the next run expire.
 HEARTBEAT = """
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
@@ -275,7 +356,10 @@ SELECT EXISTS (SELECT FROM beat),
     WHERE repeats <> 0 AND next_run <= clock_timestamp() + interval '2 s'
       AND (error IS NULL OR broken_version <> schedule.xmin::text)
     ORDER BY next_run LIMIT 1),
-  clock_timestamp(), EXISTS (SELECT FROM tasks_app_workflownews ORDER BY id LIMIT 1)
+  clock_timestamp(), EXISTS (SELECT FROM tasks_app_workflownews ORDER BY id LIMIT 1),
+  (SELECT greatest(extract(epoch FROM expires_at - statement_timestamp()), 0)::float8 FROM tasks_app_taskrun
+    WHERE status = 'READY' AND claimed_by IS NULL AND expires_at <= statement_timestamp() + interval '2 s'
+    ORDER BY expires_at LIMIT 1)
 """
 
 OTHER_CLUSTERS = """

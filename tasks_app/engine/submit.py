@@ -16,6 +16,7 @@ from typing_extensions import ParamSpec
 
 from tasks_app.engine import statements
 from tasks_app.engine.connect import execute_prepared
+from tasks_app.engine.wishes import Placed, Wishes
 from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.models import Status, TaskRun
@@ -32,6 +33,17 @@ CHUNK = 5_000
 """Runs in one INSERT of many: more at once would gain nothing and cost memory."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult(TaskResult[T]):
+    """What an enqueue answers: Django's own result, which also tells whether there is a new run."""
+
+    was_standing: bool = field(default=False, compare=False)
+    """The key of this run was taken, so no run was made; this is the one that has the key."""
+
+    was_replaced: bool = field(default=False, compare=False)
+    """And that one was given the arguments of this submission."""
+
+
 @dataclass(kw_only=True)
 class Submission:
     """What somebody wants run, before it is a row."""
@@ -45,15 +57,21 @@ class Submission:
     max_attempts: int | None = None
     timeout: float | None = None
     owner: Any = None
+    wishes: Wishes | None = None
     id: uuid.UUID = field(default_factory=new_id)
 
     def store(self) -> TaskRun:
         """Insert the run and notify the clusters, in one statement of the caller's own transaction.
 
-        Raises `InvalidTaskError` when the arguments are not JSON that PostgreSQL can keep.
+        Answers the standing run, with `was_standing`, if there is one that excludes it. Raises `InvalidTaskError` when
+        the arguments are not JSON that PostgreSQL can keep.
         """
         given = self._options()
-        run_after, enqueued_at = self._insert(given)
+        placed = self._insert(given) if self.wishes is None else self._place(self.wishes, given)
+        if placed.standing:
+            placed.standing.was_standing, placed.standing.was_replaced = True, placed.was_replaced
+            return placed.standing
+        enqueued_at = placed.enqueued_at
         return TaskRun(
             id=self.id,
             task_path=self.task_path,
@@ -63,20 +81,21 @@ class Submission:
             priority=self.priority,
             status=Status.READY,
             owner=self.owner,
-            run_after=run_after,
+            run_after=enqueued_at if self.run_after is None else max(self.run_after, enqueued_at),
+            expires_at=placed.expires_at,
             enqueued_at=enqueued_at,
             max_attempts=given["max_attempts"],
             timeout=self.timeout,
         )
 
-    def store_for(self, task: Task[P, T]) -> TaskResult[T]:
-        """The same, answered as Django Tasks tells it, which costs less than a row's object."""
-        _, enqueued_at = self._insert(self._options())
-        return TaskResult(
+    def store_for(self, task: Task[P, T]) -> RunResult[T]:
+        """The same without wishes, answered as Django Tasks tells it, which costs less than a row's object."""
+        placed = self._insert(self._options())
+        return RunResult(
             task=task,
             id=str(self.id),
             status=TaskResultStatus.READY,
-            enqueued_at=enqueued_at,
+            enqueued_at=placed.enqueued_at,
             started_at=None,
             finished_at=None,
             last_attempted_at=None,
@@ -87,20 +106,30 @@ class Submission:
             worker_ids=[],
         )
 
-    def _insert(self, options: dict[str, Any]) -> tuple[datetime, datetime]:
-        """Store the row, and keep the arguments as JSON has them; answers `run_after` and `enqueued_at`."""
+    def _insert(self, options: dict[str, Any]) -> Placed:
+        """Store the row, and keep the arguments as JSON has them."""
         self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
         row = execute_prepared(statements.ENQUEUE, {"id": self.id, "args": args, "kwargs": kwargs, **options})
-        enqueued_at = datetime.fromtimestamp(row[0], UTC)
-        return enqueued_at if self.run_after is None else max(self.run_after, enqueued_at), enqueued_at
+        return Placed(datetime.fromtimestamp(row[0], UTC))
+
+    def _place(self, wishes: Wishes, options: dict[str, Any]) -> Placed:
+        """The same, unless a run with its key is there already."""
+        self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
+        return wishes.place({"id": self.id, "args": args, "kwargs": kwargs, **options}, self.args, self.kwargs)
 
     def store_many(self, calls: Iterable[Call]) -> list[uuid.UUID]:
-        """Insert a run for each call, all of them or, raising `InvalidTaskError`, none; returns their ids in order."""
+        """Insert a run for each call, all of them or, raising `InvalidTaskError`, none; returns their ids in order.
+
+        The id of a call whose key is taken is that of the standing run.
+        """
         ids = []
         with transaction.atomic(DEFAULT_DB_ALIAS), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             remaining = iter(calls)
             while chunk := list(islice(remaining, CHUNK)):
                 rows = [self._as_json(*split(call)) for call in chunk]
+                if self.wishes is not None:
+                    ids += self.wishes.place_many(self._options(), rows)
+                    continue
                 chunk_ids = [new_id() for _ in chunk]
                 columns: dict[str, Any] = {
                     "id": chunk_ids,

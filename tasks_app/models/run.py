@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 
 from tasks_app.ids import new_id
 
@@ -97,6 +99,11 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
     def finished(self) -> TaskRunQuerySet:
         return self.filter(status__in=FINISHED)
 
+    def standing(self, unique_keys: Iterable[str]) -> TaskRunQuerySet:
+        """The runs that have these keys now; by the time of the statement, and by the index of each half."""
+        taken = Q(status__in=UNFINISHED) | Q(unique_until__gt=Now())
+        return self.filter(taken, unique_key__in=list(unique_keys))
+
     def newest(self) -> TaskRunQuerySet:
         return self.order_by("-enqueued_at", "-id")
 
@@ -179,6 +186,9 @@ class TaskRun(models.Model):
 
     The engine (`tasks_app.engine`) moves it through its states in single statements; nothing else writes it.
     """
+
+    was_standing = was_replaced = False
+    """True on what an enqueue answers when no run was made, because this one has the key; and when it was changed."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     task_path = models.CharField("task", max_length=TASK_PATH_LENGTH)

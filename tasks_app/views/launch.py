@@ -3,10 +3,11 @@ from http import HTTPStatus
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
+from django_htmx.http import HttpResponseClientRefresh
 
 from tasks_app.access import owner_of
 from tasks_app.board import full_row
-from tasks_app.forms import PracticeForm, ThumbnailsForm
+from tasks_app.forms import OnceForm, PracticeForm, ThumbnailsForm
 from tasks_app.models import TaskRun
 from tasks_app.uploads import was_too_large
 from tasks_app.views.home import page
@@ -18,7 +19,7 @@ def create_task(request: HtmxRequest) -> HttpResponse:
     """The buttons Short, Medium and Long."""
     form = PracticeForm(request.POST)
     if form.is_valid():
-        return launched(request, form.enqueue(owner_of(request)))
+        return launched(request, form.enqueue(owner_of(request)), practice=PracticeForm())
     if request.htmx:
         return render(request, "launch/_practice_error.html", {"practice": form}, status=HTTPStatus.BAD_REQUEST)
     return page(request, HTTPStatus.BAD_REQUEST, practice=form)
@@ -36,9 +37,11 @@ def make_thumbnails(request: HtmxRequest) -> HttpResponse:
     return page(request, status, thumbnails=form)
 
 
-def launched(request: HtmxRequest, run: TaskRun, **forms: ThumbnailsForm) -> HttpResponse:
+def launched(request: HtmxRequest, run: TaskRun, **forms: OnceForm) -> HttpResponse:
     """The new run's row, for a page that is there already; else the whole page anew."""
     if not request.htmx:
         return redirect("home")
+    if run.was_standing:  # the page may show its row already
+        return HttpResponseClientRefresh()
     row = full_row(run)
     return render(request, "launch/_launched.html", {"row": row, "now": row.now, "polling": True, **forms})

@@ -120,7 +120,7 @@ def test_its_task_is_kept_under_its_own_path() -> None:
         ({"args": "object()"}, "The arguments cannot be read as plain values: object()"),
         ({"hook": "math.sqrt"}, "A schedule cannot take hook here"),
         ({"kwargs": "q_options={'group': 'g', 'sync': True}"}, "cannot take group, sync"),
-        ({"kwargs": "task_name='n', save=True"}, "cannot take save, task_name"),
+        ({"kwargs": "task_name='n', save=False"}, "cannot take save, task_name"),
         ({"kwargs": "timeout=0"}, "A timeout is a number of seconds above 0"),
         ({"kwargs": "q_options=7"}, "q_options is a mapping"),
         ({"cluster": "q" * 101}, "A queue's name has 1 to 100 characters"),

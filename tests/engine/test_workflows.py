@@ -27,7 +27,7 @@ from tasks_app.engine.connect import connect
 from tasks_app.life import why_not_yet
 from tasks_app.models import Status, TaskRun, Workflow, WorkflowNews
 from tasks_app.workflows import DEEPEST, MOST_RUNS, PREVIOUS, Flow, chain, group, step
-from tests import flows, outcomes
+from tests import flows, outcomes, wishful
 from tests.plugins.processes import ClusterFactory
 from tests.plugins.processes import _environment as environment
 from tests.waiting import wait_until
@@ -195,6 +195,8 @@ def deep(levels: int) -> Flow:
         (lambda: deep(DEEPEST + 1), "levels deep"),
         (lambda: add.step(1).enqueue(on_failure="maybe"), "on_failure is"),
         (lambda: add.step(1).enqueue(name="x" * 201), "at most 200 characters"),
+        (lambda: wishful.reminds.step(7).enqueue(), "neither be unique nor expire, as reminds"),
+        (lambda: chain(add.step(1), wishful.reminds.step(PREVIOUS)).enqueue(), "neither be unique nor expire"),
         (lambda: step("tests.flows.missing"), "no task"),
         (lambda: step(lambda: 1), "no worker could find it"),
     ],
