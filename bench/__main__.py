@@ -17,7 +17,8 @@ from bench import product, report
 from bench.contender import KNOWN, AgentError, Contender, Missing
 from bench.machine import Machine, commit_milliseconds, filesystem, machine
 
-PARTS = ("drain", "busy", "enqueue", "many", "latency", "producers", "backlog", "clusters", "idle", "memory", "long")
+PARTS = ("drain", "busy", "enqueue", "many", "latency", "producers", "backlog", "clusters", "idle", "memory", "long",
+         "policies")  # fmt: skip
 DRAIN_SECONDS = 4.0
 """How long one drain is to take: the number of tasks is chosen for it, contender by contender."""
 
@@ -161,7 +162,12 @@ class Bench:
             say("a long task")
             results["long_task_executions"] = product.long_task(ours)
 
-        for step in (backlog, clusters, idle, memory, long):
+        def policies() -> None:
+            say("policies of queues and tasks")
+            total = tasks or max(20_000, self.sizes.get(("drain", "dumbwaiter"), 0) // 2)
+            results["policies"] = product.policies(ours, rounds, total)
+
+        for step in (backlog, clusters, idle, memory, long, policies):
             if step.__name__ in self.options.parts:
                 self.carefully(f"dumbwaiter, {step.__name__}", step)
 

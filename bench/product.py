@@ -97,6 +97,32 @@ def clusters(contender: Contender, counts: tuple[int, ...], rounds: int, total: 
     return {str(count): statistics.median(rates) for count, rates in found.items()}
 
 
+# Policies
+
+POLICIES = {
+    "plain": ("noop", ""),
+    "queue_limit": ("noop", "default"),
+    "task_limit": ("noop_limited", ""),
+    "task_rate": ("noop_paced", ""),
+}
+"""The task that is drained, and the queue that has a limit."""
+
+
+def policies(contender: Contender, rounds: int, total: int) -> dict[str, Any]:
+    """Drain rates of no-ops under limits so wide that none is ever reached: what asking for them costs."""
+    found: dict[str, list[float]] = {name: [] for name in POLICIES}
+    for _ in range(rounds):
+        for name, (task, queue) in POLICIES.items():
+            contender.agent.ask("prepare")
+            if queue:
+                contender.agent.ask("limit_queue", queue=queue)
+            contender.agent.ask("fill", task=task, count=total)
+            with contender.working():
+                found[name].append(float(contender.agent.ask("drain", total=total)))
+    rates = {name: statistics.median(each) for name, each in found.items()}
+    return {"rates": rates, "ratios": {name: rate / rates["plain"] for name, rate in rates.items()}}
+
+
 # Idleness and memory
 
 

@@ -188,6 +188,11 @@ def targets_reached(results: Mapping[str, Any]) -> Iterable[list[str]]:
         yield ["memory of all its processes together", f"{sum(after.values()):,.2f} MB", "", ""]
         grown = max(after[role] - before[role] for role in after if role in before)
         yield from line("growth of any process meanwhile", grown, 5, False, " MB")
+    if policies := results.get("policies"):
+        for name, share in policies["ratios"].items():
+            if name != "plain":
+                rate = policies["rates"][name]
+                yield from line(f"drain under a {name.replace('_', ' ')} ({rate:,.0f}/s), x plain", share, 0.5, True)
     yield from line("executions of a long task", results.get("long_task_executions"), 1, False)
 
 

@@ -277,4 +277,5 @@ class ClusterAdmin(ReadOnlyAdmin):
         return ", ".join(cluster.queues)
 
 
-from tasks_app import audit_admin, schedule_admin, workflow_admin  # noqa: E402, F401  they need this module's pieces
+# They need this module's pieces.
+from tasks_app import audit_admin, policy_admin, schedule_admin, workflow_admin  # noqa: E402, F401

@@ -18,7 +18,7 @@ from tasks_app.models import AuditEntry
 
 VERBS = (
     *("cancel", "retry", "delete", "set priority", "move", "run at"),
-    *("run now", "steer", "prune", "pause", "resume", "limit"),
+    *("run now", "steer", "prune", "pause", "resume", "limit", "pace"),
 )
 
 MOST_FOUND = 1_000

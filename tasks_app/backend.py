@@ -17,7 +17,7 @@ from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
 from django_tasks.signals import task_enqueued
 from typing_extensions import ParamSpec, Unpack
 
-from tasks_app import catalog
+from tasks_app import catalog, pace
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.submit import Call, RunResult, Submission
 from tasks_app.engine.unique import OnConflict, UniqueBy, check_rule, is_seconds
@@ -49,6 +49,9 @@ class TaskOptions(TypedDict, total=False):
     unique_for: float
     on_conflict: OnConflict
     expires_after: float
+    max_running: int
+    rate: str
+    burst: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,15 @@ class PostgresTask(Task[P, T]):
     expires_at: datetime | None = None
     """The moment instead."""
 
+    max_running: int | None = None
+    """How many of its runs may be held at once, over all hosts."""
+
+    rate: str | None = None
+    """How many of its runs may begin in a second, minute or hour, over all hosts: `10/s`, `10/m`, `10/h`."""
+
+    burst: int | None = None
+    """How many of them may begin at the same moment after a time without any; by default one."""
+
     if TYPE_CHECKING:
 
         def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> RunResult[T]: ...
@@ -109,6 +121,13 @@ class PostgresTask(Task[P, T]):
         """The same task with other options; raises `InvalidTaskError`."""
         given = locals()
         return replace(self, **{name: value for name, value in given.items() if name != "self" and value is not None})
+
+    @property
+    def limits(self) -> dict[str, float | int | None] | None:
+        """None for most tasks, which have none."""
+        if self.max_running is None and self.rate is None:
+            return None
+        return pace.limits_of(self.max_running, self.rate, self.burst)
 
     @property
     def policy(self) -> RetryPolicy:
@@ -177,6 +196,10 @@ class PostgresBackend(BaseTaskBackend):
                 raise InvalidTaskError("backoff and backoff_cap must be numbers of seconds, at least 0.")
             check_rule(task)
             check_expiry(task)
+            try:
+                pace.limits_of(task.max_running, task.rate, task.burst)
+            except pace.BadLimit as error:
+                raise InvalidTaskError(str(error)) from None
 
     def enqueue(self, task: Task[P, T], args: Any, kwargs: Any) -> RunResult[T]:
         """Store one run; raises `InvalidTaskError` when the task or its arguments cannot be taken."""
@@ -228,6 +251,7 @@ class PostgresBackend(BaseTaskBackend):
             max_attempts=getattr(task, "max_attempts", None),
             timeout=getattr(task, "timeout", None),
             wishes=wishes_of(task),
+            limits=getattr(task, "limits", None),
         )
 
     def get_result(self, result_id: str) -> TaskResult[Any]:

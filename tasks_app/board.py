@@ -19,6 +19,7 @@ from tasks_app.files import RunFile, files_of, told
 from tasks_app.health import Health, served_queues
 from tasks_app.life import time_left
 from tasks_app.models import Status, TaskRun
+from tasks_app.policies import Holds
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -35,7 +36,7 @@ SEEN = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})")
 # What tells whether a row looks different: read for all of them at each poll.
 LIGHT = (
     *("task_path", "queue_name", "status", "claimed_by", "attempt", "progress", "run_after", "enqueued_at"),
-    *("cancel_requested_at", "is_waiting"),
+    *("cancel_requested_at", "is_waiting", "limit_key"),
 )
 HEAVY = ("args", "kwargs", "return_value")
 
@@ -50,6 +51,8 @@ class Row:
     """How many runs are before it in its queue; None when it is not in line, or further back than is told."""
     is_served: bool
     """False when no live worker takes from its queue."""
+    held: tuple[str, str] | None = None
+    """What a policy says against its beginning, in a few words and in a sentence."""
 
     @property
     def version(self) -> str:
@@ -57,7 +60,7 @@ class Row:
         run = self.run
         looks = (
             *(run.status, run.claimed_by, run.attempt, run.progress, run.run_after, run.cancel_requested_at),
-            *(self.ahead, self.is_due, self.is_served, run.is_waiting),
+            *(self.ahead, self.is_due, self.is_served, self.held, run.is_waiting),
         )
         return blake2b(repr(looks).encode(), digest_size=4).hexdigest()
 
@@ -71,6 +74,8 @@ class Row:
 
     @property
     def place(self) -> str:
+        if self.held:
+            return "held up"
         if self.ahead is None:
             return "in line"
         return "next in line" if self.ahead == 0 else f"{wording.ordinal(self.ahead + 1)} in line"
@@ -79,6 +84,10 @@ class Row:
     def waits_for(self) -> str:
         if not self.is_served:
             return "No live worker takes from this queue"
+        if self.held:
+            return " ".join(self.held)
+        if self.run.limit_key:
+            return "Waits for its turn and a free worker"
         if self.ahead is None:
             return f"More than {LONGEST_LINE} runs are ahead of it"
         if self.ahead == 0:
@@ -161,7 +170,8 @@ def rows_of(runs: Iterable[TaskRun], now: datetime, served: Container[str]) -> l
     runs = list(runs)
     in_line = {run.queue_name for run in runs if run.status == Status.READY and not run.claimed_by}
     places = {pk: place for queue in in_line for place, pk in enumerate(line(queue, now))}
-    return [Row(run, now, places.get(run.pk), run.queue_name in served) for run in runs]
+    holds = Holds(runs, now)
+    return [Row(run, now, places.get(run.pk), run.queue_name in served, holds.why(run)) for run in runs]
 
 
 def line(queue: str, now: datetime) -> Iterable[Any]:

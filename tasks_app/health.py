@@ -11,6 +11,7 @@ from django.db.models import Count, Min
 
 from tasks_app import wording
 from tasks_app.models import Cluster, TaskRun, TaskRunQuerySet
+from tasks_app.policies import Paused, paused
 
 COUNTED = 1000
 """Counts go no further: more is told as `1 000+`, so that a long queue costs no more than a short one."""
@@ -18,17 +19,21 @@ COUNTED = 1000
 PIPS = 16
 """Workers are drawn one by one up to here."""
 
-# The next name after the last, again and again, each found in the index of waiting runs: DISTINCT would read them all.
-WAITING_QUEUES = """
+# The next name after the last, again and again, each found in one of the two indexes of waiting runs: DISTINCT would
+# read them all.
+PLAIN = "status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND limit_key IS NULL"
+LIMITED = "status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND limit_key IS NOT NULL"
+WAITING_QUEUES = f"""
 WITH RECURSIVE queue AS (
-  (SELECT queue_name AS name FROM tasks_app_taskrun WHERE status = 'READY' AND claimed_by IS NULL
-    ORDER BY queue_name LIMIT 1)
+  SELECT least((SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} ORDER BY queue_name LIMIT 1),
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} ORDER BY queue_name LIMIT 1)) AS name
   UNION ALL
-  SELECT (SELECT queue_name FROM tasks_app_taskrun WHERE status = 'READY' AND claimed_by IS NULL
-    AND queue_name > queue.name ORDER BY queue_name LIMIT 1)
+  SELECT least(
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name > queue.name ORDER BY queue_name LIMIT 1),
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name > queue.name ORDER BY queue_name LIMIT 1))
   FROM queue WHERE queue.name IS NOT NULL)
 SELECT name FROM queue WHERE name IS NOT NULL LIMIT 100
-"""
+"""  # noqa: S608  its parts are ours
 
 
 def waiting_queues() -> list[str]:
@@ -52,9 +57,15 @@ class Line:
 
     @classmethod
     def of(cls, runs: TaskRunQuerySet, now: datetime) -> Line:
-        # In the order of the index, so that stale statistics never make it a scan of the history.
-        due = runs.waiting().filter(run_after__lte=now).order_by("queue_name", "-priority", "run_after", "id")
-        return cls(**due[: COUNTED + 1].aggregate(length=Count("id"), oldest=Min("enqueued_at")))
+        # In the order of their index, so that stale statistics never make it a scan of the history.
+        plain = runs.waiting().filter(run_after__lte=now).order_by("queue_name", "-priority", "run_after", "id")
+        limited = runs.under_limits().filter(run_after__lte=now)
+        limited = limited.order_by("queue_name", "limit_key", "-priority", "run_after", "id")
+        found = [
+            due[: COUNTED + 1].aggregate(length=Count("id"), oldest=Min("enqueued_at")) for due in (plain, limited)
+        ]
+        oldest = min((line["oldest"] for line in found if line["oldest"]), default=None)
+        return cls(sum(line["length"] for line in found), oldest)
 
     @property
     def told(self) -> str:
@@ -85,6 +96,7 @@ class Health:
     waiting: Line
     failed: int
     stranded: tuple[Stranded, ...]
+    paused: tuple[Paused, ...]
     served: frozenset[str]
 
     @classmethod
@@ -108,6 +120,7 @@ class Health:
             running=TaskRun.objects.running().newest()[: COUNTED + 1].count(),
             waiting=Line.of(TaskRun.objects.all(), now),
             failed=failed[: COUNTED + 1].count(),
+            paused=paused(now),
             stranded=tuple(stranded for stranded in lines if stranded.line.length),
             served=served,
         )

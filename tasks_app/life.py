@@ -209,16 +209,18 @@ def how_it_failed(attempt: Attempt) -> str:
     }.get(attempt.reason, f"ran, then failed{': ' + name if name else ''}")
 
 
-def why(run: TaskRun, now: datetime, ahead: int | None, is_served: bool) -> tuple[str, str]:
+def why(
+    run: TaskRun, now: datetime, ahead: int | None, is_served: bool, held: tuple[str, str] | None = None
+) -> tuple[str, str]:
     """Why the run stands where it stands: the answer in a few words, then in a sentence.
 
     `ahead` is how many runs are before it (None for more than is told), `is_served` whether a live worker takes from
-    its queue.
+    its queue, `held` what a policy says against its beginning.
     """
     if run.cancel_requested_at and not run.is_finished:
         return "It is being cancelled.", f"{run.worker} was told to stop it."
     if run.status == Status.READY:
-        return why_not_yet(run, now, ahead, is_served)
+        return why_not_yet(run, now, ahead, is_served, held)
     if run.status == Status.RUNNING:
         limit = f" It is stopped after {wording.limit(run.timeout)}, its limit." if run.timeout else ""
         return "Work is going on.", f"{run.worker} is at it.{limit}"
@@ -255,7 +257,9 @@ def waits_for(run: TaskRun) -> str:
     return f"It waits for {steps} of the workflow {workflow}."
 
 
-def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool) -> tuple[str, str]:
+def why_not_yet(
+    run: TaskRun, now: datetime, ahead: int | None, is_served: bool, held: tuple[str, str] | None = None
+) -> tuple[str, str]:
     if run.claimed_by:
         return "It begins in a moment.", f"{run.worker} holds it."
     if run.is_waiting:
@@ -276,6 +280,10 @@ def why_not_yet(run: TaskRun, now: datetime, ahead: int | None, is_served: bool)
     again = f"Attempt {run.attempt} did not end well; it will be tried again. " if run.charged else ""
     if run.attempts and run.attempts[-1]["reason"] == GIVEN_BACK:
         again = "Its worker was stopped in the middle; it starts over, and that does not count as an attempt. "
+    if held:
+        return held[0], f"{again}{held[1]}"
+    if run.limit_key:
+        return "It is in line.", f"{again}It waits for its turn and for a worker that is free."
     if ahead is None:
         return "It is in line.", f"{again}Many runs are ahead of it."
     if ahead:

@@ -36,7 +36,7 @@ class Portrait:
     @cached_property
     def why(self) -> tuple[str, str]:
         """Why the run stands where it stands: a few words, then a sentence."""
-        return why(self.run, self.now, self.row.ahead, self.row.is_served)
+        return why(self.run, self.now, self.row.ahead, self.row.is_served, self.row.held)
 
     @property
     def banner(self) -> str:

@@ -16,7 +16,7 @@ from django_tasks import task  # noqa: E402
 from bench import work  # noqa: E402
 from bench.agent import tidy  # noqa: E402
 from tasks_app.engine.context import RunContext  # noqa: E402
-from tasks_app.models import TaskRun  # noqa: E402
+from tasks_app.models import Queue, TaskRun  # noqa: E402
 
 KEEPS = "the run with arguments, times, result, progress, log"
 NEEDS = "postgres"
@@ -42,7 +42,24 @@ def nap(seconds: float) -> None:
     work.nap(seconds)
 
 
-TASKS: dict[str, Any] = {"noop": noop, "busy": busy, "stamp": stamp, "nap": nap}
+@task(max_running=1_000_000)
+def noop_limited(number: int) -> int:
+    return work.noop(number)
+
+
+@task(rate="1000000/s", burst=1_000_000)
+def noop_paced(number: int) -> int:
+    return work.noop(number)
+
+
+TASKS: dict[str, Any] = {
+    "noop": noop,
+    "busy": busy,
+    "stamp": stamp,
+    "nap": nap,
+    "noop_limited": noop_limited,
+    "noop_paced": noop_paced,
+}
 SENDS_MANY = hasattr(noop, "enqueue_many")
 
 
@@ -102,6 +119,10 @@ def workers(count: int) -> list[Any]:
 # Asked by `bench.product` alone
 
 
+def limit_queue(queue: str) -> None:
+    Queue.limit(queue, 1_000_000)
+
+
 def pile_up(ready: int, scheduled: int, finished: int) -> None:
     """So many runs of each kind in one queue, the ready ones behind each other and all the rest around them."""
     past = {"enqueued_at": "now() - interval '1 day'", "run_after": "now() - interval '1 day'"}
@@ -123,10 +144,12 @@ def explain_claim() -> dict[str, str]:
     import psycopg
 
     from tasks_app.engine import statements
+    from tasks_app.engine.connect import SESSION
 
     values = {"queue": "default", "me": "nobody:0:0:host", "limit": 100}
     plans = {}
     with psycopg.connect() as db:
+        db.execute(SESSION)
         for mode in ("force_custom_plan", "force_generic_plan"):
             db.execute(f"SET plan_cache_mode = {mode}")
             found = db.execute("EXPLAIN (ANALYZE, COSTS OFF) " + statements.CLAIM, values, prepare=True).fetchall()

@@ -71,6 +71,7 @@ class PostgresBroker(Broker):
             max_attempts=getattr(own, "max_attempts", None),
             timeout=timeout,
             wishes=wishes_of(own),
+            limits=getattr(own, "limits", None),
         ).store()
         at_hand = vars(_at_hand).pop("task", None)
         if run.was_standing and at_hand is not None and at_hand["id"] == package["id"]:
@@ -81,7 +82,8 @@ class PostgresBroker(Broker):
         raise RuntimeError("Only the workers of this project's own qcluster take work from PostgreSQL.")
 
     def queue_size(self) -> int:
-        return TaskRun.objects.waiting().filter(queue_name=self.list_key).count()
+        runs = TaskRun.objects.filter(queue_name=self.list_key)
+        return runs.waiting().count() + runs.under_limits().count()
 
     def lock_size(self) -> int:
         return TaskRun.objects.unfinished().filter(queue_name=self.list_key, claimed_by__isnull=False).count()

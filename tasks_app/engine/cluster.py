@@ -44,7 +44,7 @@ class Cluster(StockCluster):
         self.queues = list(queues or [self.queue])
         self.signals = process.SignalPipe(*STOP_SIGNALS, signal.SIGCHLD)
         # A cluster may be asked to grow while it runs; unused slots cost no memory.
-        self.slots = Slots(max(settings.WORKERS, MOST_WORKERS))
+        self.slots = Slots(max(settings.WORKERS, MOST_WORKERS), len(self.queues))
         self.sentinel_pid = 0
         self.deaths: list[float] = []
         self.once = once

@@ -19,7 +19,8 @@ DJANGO_ONLY = {"context", "cursor_factory", "prepare_threshold", "assume_role", 
 # Every statement of the engine finds its rows by an index. A plan made while the table was small, or had no statistics
 # yet, stays with the connection and would read all of it, again and again, when it has grown.
 # Before PostgreSQL 18, what is switched off counts as so dear that each statement would be compiled, for nothing.
-SESSION = """SET TIME ZONE 'UTC'; SET jit = off;
+# And it is planned once: for each claim of one run anew, that took longer than the claim itself.
+SESSION = """SET TIME ZONE 'UTC'; SET jit = off; SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
 
 DECODER = json.JSONDecoder()

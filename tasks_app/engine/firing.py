@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import statements
+from tasks_app.engine import limits, statements
 from tasks_app.engine.connect import UNREACHABLE
 from tasks_app.engine.logs import one_line
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_call, submission_of
@@ -57,19 +57,21 @@ SUBMIT = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, schedule_id,
     schedule_name, run_after, enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until,
-    expires_at)
+    expires_at, limit_key)
   SELECT call.id, task_path, args::jsonb, kwargs::jsonb, queue_name, priority, 'READY', %(owner)s, schedule_id,
     schedule_name, now.at, now.at, 0, max_attempts, timeout, '[]', unique_key,
-    now.at + make_interval(secs => unique_for), now.at + make_interval(secs => expires_after)
+    now.at + make_interval(secs => unique_for), now.at + make_interval(secs => expires_after),
+    limit_key
   FROM (SELECT clock_timestamp() AS at) AS now,
     unnest(%(id)s::uuid[], %(task_path)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue_name)s::text[],
       %(priority)s::int2[], %(schedule_id)s::int[], %(schedule_name)s::text[], %(max_attempts)s::int2[],
-      %(timeout)s::float8[], %(unique_key)s::text[], %(unique_for)s::float8[], %(expires_after)s::float8[])
+      %(timeout)s::float8[], %(unique_key)s::text[], %(unique_for)s::float8[], %(expires_after)s::float8[],
+      %(limit_key)s::text[])
     AS call(id, task_path, args, kwargs, queue_name, priority, schedule_id, schedule_name, max_attempts, timeout,
-      unique_key, unique_for, expires_after)
+      unique_key, unique_for, expires_after, limit_key)
   ON CONFLICT DO NOTHING
-  RETURNING id, queue_name)
-SELECT id, CASE WHEN row_number() OVER (PARTITION BY queue_name) = 1 THEN pg_notify('dumbwaiter', queue_name) END
+  RETURNING id, CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint)
+SELECT id, CASE WHEN row_number() OVER (PARTITION BY hint) = 1 THEN pg_notify('dumbwaiter', hint) END
 FROM run
 """
 
@@ -269,6 +271,9 @@ def _carry_out(db: psycopg.Connection[TupleRow], firings: Sequence[Firing]) -> N
     staying = [firing for firing in firings if not firing.is_over]
     moving = [firing for firing in staying if firing.error is None]
     if submissions:
+        declared = {run["task_path"]: run["limits"] for run in submissions if run["limits"]}
+        for path in sorted(declared):  # in the order in which claims lock them
+            limits.write(db, path, declared[path])
         db.execute(SUBMIT, {"owner": None, **columns(submissions)})
     if moving:
         db.execute(MOVE_ON, columns([_moved(firing) for firing in moving]))

@@ -13,7 +13,7 @@ import psycopg
 from django.conf import settings
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import statements
+from tasks_app.engine import limits, statements
 from tasks_app.engine.capture import Line
 from tasks_app.engine.execution import ClaimedRun, Outcome
 from tasks_app.engine.logs import one_line
@@ -40,6 +40,8 @@ class Holding:
         self.lines: list[Line] = []
         self.ended: list[tuple[ClaimedRun, Outcome]] = []
         """Recorded, and to be told to signal receivers."""
+        self.moved: list[str] = []
+        """The tasks of runs that the last claim did not take: it put them under the limit that somebody gave them."""
         self.settling = threading.RLock()
         self.is_log_refused = False
 
@@ -60,8 +62,13 @@ class Holding:
             self.owed.append(run)
         self.slot.give_up_rest()
 
-    def settle(self, connection: Connection, claim: dict[str, object] | None = None) -> list[ClaimedRun]:
+    def settle(
+        self, connection: Connection, claim: dict[str, object] | None = None, is_limited: bool = False
+    ) -> list[ClaimedRun]:
         """One round trip: record what is done, give back what is owed and, if asked, claim the next runs.
+
+        Under limits the claim is a transaction of its own: while it waits for the locks of policies, nobody shall wait
+        for the runs that are done.
 
         Raises `psycopg.Error` with nothing forgotten; doing it again does no harm, as every statement is fenced.
         """
@@ -74,7 +81,7 @@ class Holding:
                 self._log_apart(connection, lines)
                 lines = []
             try:
-                with connection.pipeline():
+                with connection.pipeline() as pipeline:
                     if lines:
                         connection.execute(statements.LOG, self._columns(lines))
                     if ended:
@@ -86,7 +93,13 @@ class Holding:
                             statements.RELEASE,
                             {"me": self.me, "id": [run.id for run in owed], "attempt": [run.attempt for run in owed]},
                         )
-                    if claim:
+                    if claim and is_limited:
+                        if lines or ended or unknown or owed:
+                            pipeline.sync()
+                        connection.execute(limits.LOCK_QUEUE, claim)
+                        connection.execute(limits.LOCK_TASKS, claim)
+                        claimed = connection.execute(limits.CLAIM, claim)
+                    elif claim:
                         claimed = connection.execute(statements.CLAIM, claim)
             except psycopg.Error as error:
                 # Perhaps it was the lines: what stands in one round trip fails together.
@@ -100,7 +113,9 @@ class Holding:
             if missed:
                 self._tell_unknown(unknown, missed.fetchall())
             del self.done[: len(done)]
-            return [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
+            runs = [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
+            self.moved = [run.task_path for run in runs if run.claimed_at is None]
+            return [run for run in runs if run.claimed_at is not None] if self.moved else runs
 
     def _log_apart(self, connection: Connection, lines: list[Line]) -> None:
         """Lines are less than runs: when the database does not take them, they are dropped and the runs go on."""

@@ -18,7 +18,7 @@ from django.conf import settings
 from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import firing, statements
+from tasks_app.engine import firing, limits, statements
 from tasks_app.engine.advance import Sweep
 from tasks_app.engine.connect import connect, end_sessions
 from tasks_app.engine.pool import Lost
@@ -53,6 +53,8 @@ class Beat:
     """Runs of workflows have ended and nobody has looked yet what follows."""
     expire_in: float | None
     """Seconds until the next run expires, if that is soon."""
+    limited: Sequence[bool] = ()
+    """Of each queue, whether it is to be claimed from under limits."""
 
 
 class Link:
@@ -131,7 +133,15 @@ class Link:
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
-        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, fire_in, *row[7:])
+        limited = row[10] or ()
+        if any(limited):
+            is_open, opens_in = limits.openings(
+                self.db, [queue for queue, is_limited in zip(self.queues, limited, strict=True) if is_limited]
+            )
+            work_now = work_now or is_open
+            due_in = min((seconds for seconds in (due_in, opens_in) if seconds is not None), default=None)
+        more = (fire_in, *row[7:10], limited)
+        return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, *more)
 
     def release_rest(self, claimed_by: str, begun: list[uuid.UUID], before: datetime) -> int:
         """Give away what a worker took before that moment and has not begun; answers how many runs that were."""

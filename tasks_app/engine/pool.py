@@ -45,6 +45,8 @@ class Child:
     overtime: uuid.UUID | None = None
     """The run that it was killed for, because it went on past its limit."""
     killed_because: str = ""
+    opens_at: float = float("inf")
+    """While it is idle: when a rate opens that it found closed, by the monotonic clock."""
     place: tuple[int, int, int] = (0, 0, 0)
     """How far it was in its batch when the sentinel last looked."""
 
@@ -98,11 +100,13 @@ class Pool:
     def next_moment(self) -> float:
         """When `look_after` has something to do without anybody saying so, by the monotonic clock."""
         moments = [child.cancelling[1] for child in self.children.values() if child.cancelling]
+        moments += [child.opens_at for child in self.children.values() if child.idle]
         return min([*moments, *self._not_before.values()], default=float("inf"))
 
     def look_after(self) -> list[Lost]:
         """One look at every worker; returns the dead ones whose runs have to be taken back."""
         self._end_overdue()
+        self._open()
         lost = self._bury()
         self._fill()
         return lost
@@ -178,8 +182,17 @@ class Pool:
             self.work_ahead = True
         if worker.IDLE in heard:
             child.idle = True
+            child.opens_at = child.slot.opens_at
         if worker.RECYCLE in heard:
             child.leaving = True
+
+    def _open(self) -> None:
+        """A rate that an idle worker found closed is open again: whoever is woken for it tells when the next one is."""
+        now = time.monotonic()
+        for child in self.children.values():
+            if child.idle and child.opens_at <= now:
+                child.opens_at = float("inf")
+                self.work_ahead = True
 
     def wake(self) -> None:
         """Wake one idle worker; if it finds work it says so, and the next is woken: no herd for a single run."""

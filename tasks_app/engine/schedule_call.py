@@ -134,6 +134,7 @@ def options_of(task: Task[..., Any] | None, call: Call) -> dict[str, Any]:
         "timeout": getattr(task, "timeout", None),
         "expires_after": getattr(task, "expires_after", None),
         "unique": saved_rule(rule_of(task), call.args, call.kwargs),
+        "limits": getattr(task, "limits", None),
     }
 
 
@@ -157,4 +158,6 @@ def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) ->
         "expires_after": own.get("expires_after"),
         "unique_key": key_of_saved(schedule.func, unique, {at: call.kwargs[at]} if at else {}) if unique else None,
         "unique_for": unique["seconds"] if unique else None,
+        "limits": own.get("limits"),
+        "limit_key": schedule.func if own.get("limits") else None,
     }

@@ -15,7 +15,7 @@ from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
-from tasks_app.engine import statements
+from tasks_app.engine import limits, statements
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.execution import signature_of
 from tasks_app.engine.firing import SUBMIT, columns
@@ -152,6 +152,8 @@ def run_now(rules: ScheduleRules, owner: Any = None) -> uuid.UUID:
         call, task = check(schedule, rules.time_zone)
         intended_date(schedule, call)
         run = submission_of(schedule, call, options_of(task, call))
+        if run["limits"]:
+            limits.declare(run["task_path"], run["limits"])
         run["id"] = _submitted(run, owner)
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             cursor.execute(LAST_RUN, {"id": schedule.pk, "run": run["id"], "task": run["id"].hex})

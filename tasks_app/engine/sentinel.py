@@ -14,6 +14,7 @@ import psycopg
 from django.conf import settings
 
 from tasks_app.engine import process, statements, workflow_statements
+from tasks_app.engine.limits import LIMITED_HINT
 from tasks_app.engine.link import Link
 from tasks_app.engine.pool import Child, Lost, Pool
 from tasks_app.engine.slots import Slots
@@ -32,6 +33,9 @@ EXPIRE_AT_ONCE = 1_000
 
 EXPIRE_EVERY = 0.05
 """Seconds between two such statements at least, when there are fewer."""
+
+LIMITED_FOR = 10.0
+"""Seconds for which a queue is claimed from under limits after the last limited run waited in it: it may come back."""
 
 LOOK_AROUND_SECONDS = 5.0
 """Between looks at the heartbeats of the other clusters, at most."""
@@ -71,6 +75,7 @@ class Sentinel:
         self.rested_at = 0.0
         self.expire_at = float("inf")
         """When the next run expires."""
+        self.limited_until: dict[str, float] = {}
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
         self.once = once
@@ -208,6 +213,15 @@ class Sentinel:
             self._expect_news()
         if hint in self.pool.queues:  # which may be named as one of the hints is
             self.pool.work_ahead = True
+        elif hint.removeprefix(LIMITED_HINT) in self.pool.queues:
+            self._limit([hint.removeprefix(LIMITED_HINT)])
+            self.pool.work_ahead = True
+
+    def _limit(self, queues: Sequence[str]) -> None:
+        """Have the workers claim from these queues under limits."""
+        for queue in queues:
+            self.limited_until[queue] = time.monotonic() + LIMITED_FOR
+            self.slots.limit(self.pool.queues.index(queue), True)
 
     def _beat(self) -> None:
         asked = time.monotonic()
@@ -216,6 +230,9 @@ class Sentinel:
         if beat.is_known:
             self.slots.lease(asked + settings.LOST_AFTER_SECONDS)
         self.next_beat = now + HEARTBEAT_SECONDS
+        self._limit([queue for queue, limited in zip(self.pool.queues, beat.limited, strict=True) if limited])
+        for place, queue in enumerate(self.pool.queues):
+            self.slots.limit(place, self.limited_until.get(queue, 0.0) > now)
         self.pool.work_ahead = self.pool.work_ahead or beat.work_now
         if beat.has_news:
             self._expect_news()

@@ -17,7 +17,7 @@ COUNT = struct.Struct("<I")
 DEADLINE = struct.Struct("<d")
 LEASE = struct.Struct("<d")
 TAKEN = struct.Struct("<II")
-SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + 16 * BATCH
+SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + DEADLINE.size + 16 * BATCH
 
 
 class Slots:
@@ -26,22 +26,28 @@ class Slots:
     Each slot is written by its worker alone, but for the wish to cancel and the revoking of a batch, which are the
     sentinel's as the lease of them all is. The count is written after the id, so a reader that finds the worker dead
     in between misses a run that had not begun.
+
+    Beside the lease stands a byte a queue: whether it is to be claimed from under limits.
     """
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._memory = mmap.mmap(-1, LEASE.size + SIZE * number)
+    def __init__(self, number: int, queues: int = 1) -> None:
+        self.number, self.queues = number, queues
+        self._memory = mmap.mmap(-1, LEASE.size + queues + SIZE * number)
 
     def lease(self, until: float) -> None:
         """Until that moment, of the monotonic clock, no other cluster can take this one for lost."""
         LEASE.pack_into(self._memory, 0, until)
+
+    def limit(self, place: int, is_limited: bool) -> None:
+        """Whether the queue at that place is to be claimed from under limits."""
+        self._memory[LEASE.size + place] = is_limited
 
     def __iter__(self) -> Iterator[Slot]:
         return (self.slot(number) for number in range(1, self.number + 1))
 
     def slot(self, number: int) -> Slot:
         """The slot of a worker, numbered from 1."""
-        return Slot(self._memory, LEASE.size + SIZE * (number - 1))
+        return Slot(self._memory, LEASE.size + self.queues + SIZE * (number - 1))
 
 
 class Slot:
@@ -54,7 +60,8 @@ class Slot:
         self._wish_at = self._deadline_at + DEADLINE.size
         self._taken_at = self._wish_at + 16
         self._revoked_at = self._taken_at + TAKEN.size
-        self._ids_at = self._revoked_at + COUNT.size
+        self._opens_at = self._revoked_at + COUNT.size
+        self._ids_at = self._opens_at + DEADLINE.size
         self._begun = 0
         self._batch = 0
 
@@ -62,6 +69,7 @@ class Slot:
         """In a new worker: the slot is its own now, and nothing has begun."""
         self.settle()
         self.end()
+        self.opens(math.inf)
         self._batch = self.revoked
         self.claimed(0)
         name = holder.encode()[:HOLDER_BYTES]
@@ -110,6 +118,18 @@ class Slot:
         """The sentinel was heard from lately, so what this worker claims and begins is nobody else's."""
         return bool(time.monotonic() < LEASE.unpack_from(self._memory, 0)[0])
 
+    def is_limited(self, place: int) -> bool:
+        """The queue at that place is to be claimed from under limits."""
+        return bool(self._memory[LEASE.size + place])
+
+    def limit_queue(self, place: int) -> None:
+        """Found by the worker itself; the sentinel's next heartbeat says how it goes on."""
+        self._memory[LEASE.size + place] = 1
+
+    def opens(self, at: float) -> None:
+        """When it is worth to look again, although nobody enqueues anything: of the monotonic clock, or infinite."""
+        DEADLINE.pack_into(self._memory, self._opens_at, at)
+
     def is_to_be_cancelled(self, run_id: uuid.UUID) -> bool:
         return self._memory[self._wish_at : self._wish_at + 16] == run_id.bytes
 
@@ -117,6 +137,11 @@ class Slot:
 
     def wish_cancelled(self, run_id: uuid.UUID) -> None:
         self._memory[self._wish_at : self._wish_at + 16] = run_id.bytes
+
+    @property
+    def opens_at(self) -> float:
+        """What its worker said with `opens`."""
+        return float(DEADLINE.unpack_from(self._memory, self._opens_at)[0])
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -34,6 +34,16 @@ VALUES (%(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)
 RETURNING extract(epoch FROM enqueued_at)::float8, pg_notify('dumbwaiter', queue_name)
 """
 
+# The same for a run under a limit.
+ENQUEUE_LIMITED = """
+INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
+  enqueued_at, attempt, max_attempts, timeout, attempts, limit_key)
+VALUES (%(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+  greatest(%(run_after)s::timestamptz, statement_timestamp()), statement_timestamp(), 0, %(max_attempts)s, %(timeout)s,
+  '[]', %(limit_key)s)
+RETURNING extract(epoch FROM enqueued_at)::float8, pg_notify('dumbwaiter', 'limited ' || queue_name)
+"""
+
 # The same for many runs of one task, with one moment and one NOTIFY for all of them.
 ENQUEUE_MANY = """
 WITH now AS (SELECT clock_timestamp() AS at), run AS (
@@ -45,35 +55,49 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
 SELECT pg_notify('dumbwaiter', %(queue_name)s)
 """
 
+ENQUEUE_MANY_LIMITED = """
+WITH now AS (SELECT clock_timestamp() AS at), run AS (
+  INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id,
+    run_after, enqueued_at, attempt, max_attempts, timeout, attempts, limit_key)
+  SELECT call.id, %(task_path)s, call.args::jsonb, call.kwargs::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
+    greatest(%(run_after)s::timestamptz, now.at), now.at, 0, %(max_attempts)s, %(timeout)s, '[]', %(limit_key)s
+  FROM now, unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[]) AS call(id, args, kwargs))
+SELECT pg_notify('dumbwaiter', 'limited ' || %(queue_name)s)
+"""
+
 # A run that asks for more: to be the only one of its key, to be one however often it is sent, to expire. Whoever has
 # its key stands, committed or made by this very transaction; one that is not committed yet is waited for. Expiry counts
 # from when the run may begin.
 ENQUEUE_WITH_WISHES = """
 INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
-  enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, idempotency_key, expires_at)
+  enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, idempotency_key, expires_at,
+  limit_key)
 SELECT %(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s, due.at,
   statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', %(unique_key)s,
   statement_timestamp() + make_interval(secs => %(unique_for)s), %(idempotency_key)s,
-  coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s))
+  coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s
 FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due
 ON CONFLICT DO NOTHING
-RETURNING extract(epoch FROM enqueued_at)::float8, expires_at, pg_notify('dumbwaiter', queue_name)
+RETURNING extract(epoch FROM enqueued_at)::float8, expires_at,
+  pg_notify('dumbwaiter', CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name)
 """
 
 # The same for many, in the order of their keys: two that want the same ones do not wait for each other crosswise.
 ENQUEUE_MANY_WITH_WISHES = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
-    enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, expires_at)
+    enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, expires_at,
+    limit_key)
   SELECT call.id, %(task_path)s, call.args::jsonb, call.kwargs::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
     due.at, statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', call.unique_key,
     statement_timestamp() + make_interval(secs => %(unique_for)s),
-    coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s))
+    coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s
   FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due,
     unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[], %(unique_key)s::text[])
       AS call(id, args, kwargs, unique_key)
   ON CONFLICT DO NOTHING RETURNING id)
-SELECT id FROM run, pg_notify('dumbwaiter', %(queue_name)s)
+SELECT id FROM run,
+  pg_notify('dumbwaiter', CASE WHEN %(limit_key)s::text IS NULL THEN '' ELSE 'limited ' END || %(queue_name)s)
 """
 
 # The run that has the key gets what the newest submission brings, unless a worker has it. Its place in line and the
@@ -98,24 +122,38 @@ WHERE unique_key = ANY (%(unique_keys)s::text[]) AND unique_until <= clock_times
   AND status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')
 """
 
+IS_PAUSED = "(paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > clock_timestamp()))"
+"""True of a queue's or task's row while nothing of it may be claimed."""
+
+IS_POLICY = f"(max_running IS NOT NULL OR rate_count IS NOT NULL OR {IS_PAUSED})"
+"""True of a task's row that says anything at all just now."""
+
+IS_IN_TIME = "(expires_at IS NULL OR expires_at > clock_timestamp() OR attempt > 0 OR attempts <> '[]')"
+"""True of a run that has not expired: only one that was never begun does."""
+
+# From a queue without policy: who has not heard yet that it is paused or limited finds nothing here. A run of a task
+# that somebody limited or paused since it was sent is put under its key instead of claimed, and comes back without a
+# `claimed_at`; the claim of limited runs (`engine.limits`) goes on with it.
 # The time of the statement, because an index is not searched by one that changes meanwhile: all that is scheduled would
 # be read, again and again. What Python cannot read, such as a moment that is infinite, would stop the queue and not
 # only the row that has it.
-# A run expires only as long as it was never begun.
-CLAIM = """
+CLAIM = f"""
 WITH next AS MATERIALIZED (
-  SELECT id FROM tasks_app_taskrun
+  SELECT id, EXISTS (SELECT FROM tasks_app_tasklimit WHERE key = task_path AND {IS_POLICY}) AS is_stray
+  FROM tasks_app_taskrun
   WHERE queue_name = %(queue)s AND status = 'READY' AND claimed_by IS NULL AND run_after <= statement_timestamp()
-    AND limit_key IS NULL AND is_waiting IS NULL
-    AND (expires_at IS NULL OR expires_at > clock_timestamp() OR attempt > 0 OR attempts <> '[]')
+    AND limit_key IS NULL AND is_waiting IS NULL AND {IS_IN_TIME}
+    AND NOT EXISTS (SELECT FROM tasks_app_queue WHERE name = %(queue)s AND (max_running IS NOT NULL OR {IS_PAUSED}))
   ORDER BY priority DESC, run_after, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run
-SET claimed_by = %(me)s, claimed_at = clock_timestamp(), started_at = NULL, progress = NULL,
-  attempt = least(run.attempt, 32766) + 1
+SET claimed_by = CASE WHEN NOT is_stray THEN %(me)s END,
+  claimed_at = CASE WHEN NOT is_stray THEN clock_timestamp() END, started_at = NULL, progress = NULL,
+  attempt = least(run.attempt, 32766) + CASE WHEN is_stray THEN 0 ELSE 1 END,
+  limit_key = CASE WHEN is_stray THEN run.task_path END
 FROM next WHERE run.id = next.id
 RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
   run.timeout, greatest(least(run.enqueued_at, run.claimed_at), 'epoch'), run.claimed_at
-"""
+"""  # noqa: S608  its parts are ours
 
 # What nobody began in time, whatever it waited for, so many at once; one that was begun forgets when it would expire.
 # A run that somebody is just writing to has its turn when that is done. Also tells in how many seconds the next one
@@ -332,8 +370,10 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 
 # One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when do the
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
-# overdue), which runs held here are to be cancelled, are there news of workflows, and when does the next run expire.
-HEARTBEAT = """
+# overdue), which runs held here are to be cancelled, are there news of workflows, and when does the next run expire. It
+# also tells which of the queues are to be claimed from under limits; whether something could be claimed there is
+# another question (`limits.OPENINGS`), asked only then.
+HEARTBEAT = f"""
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
   WHERE id = %(id)s AND lost_at IS NULL RETURNING desired_workers, desired_state)
@@ -341,12 +381,17 @@ SELECT EXISTS (SELECT FROM beat),
   EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
     SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
       AND limit_key IS NULL AND is_waiting IS NULL AND run_after <= statement_timestamp()
-    ORDER BY priority DESC, run_after, id LIMIT 1) AS ready),
-  (SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
+    ORDER BY priority DESC, run_after, id LIMIT 1) AS ready
+    WHERE NOT EXISTS (SELECT FROM tasks_app_queue AS own
+      WHERE own.name = queue.name AND (max_running IS NOT NULL OR {IS_PAUSED}))),
+  least((SELECT extract(epoch FROM run_after - clock_timestamp())::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND run_after > enqueued_at
       AND queue_name = ANY(%(queues)s)
       AND run_after > statement_timestamp() AND run_after <= statement_timestamp() + interval '2 s'
     ORDER BY run_after LIMIT 1),
+    (SELECT min(greatest(extract(epoch FROM paused_until - clock_timestamp()), 0))::float8 FROM tasks_app_queue
+      WHERE name = ANY(%(queues)s) AND paused_until > clock_timestamp()
+        AND paused_until <= clock_timestamp() + interval '2 s')),
   (SELECT array_agg(id) FROM tasks_app_taskrun
     WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
       AND cancel_requested_at IS NOT NULL),
@@ -359,8 +404,14 @@ SELECT EXISTS (SELECT FROM beat),
   clock_timestamp(), EXISTS (SELECT FROM tasks_app_workflownews ORDER BY id LIMIT 1),
   (SELECT greatest(extract(epoch FROM expires_at - statement_timestamp()), 0)::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND expires_at <= statement_timestamp() + interval '2 s'
-    ORDER BY expires_at LIMIT 1)
-"""
+    ORDER BY expires_at LIMIT 1),
+  (SELECT array_agg(EXISTS (SELECT FROM tasks_app_queue AS own WHERE own.name = queue.name AND max_running IS NOT NULL)
+      OR limited.is_there IS NOT NULL ORDER BY place)
+    FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS queue(name, place) LEFT JOIN LATERAL (
+      SELECT true AS is_there FROM tasks_app_taskrun WHERE queue_name = queue.name AND limit_key IS NOT NULL
+        AND status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL
+      ORDER BY limit_key LIMIT 1) AS limited ON true)
+"""  # noqa: S608  its parts are ours
 
 OTHER_CLUSTERS = """
 SELECT id, host, heartbeat_at::text FROM tasks_app_cluster WHERE stopped_at IS NULL AND lost_at IS NULL AND id <> %(id)s

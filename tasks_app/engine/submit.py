@@ -16,6 +16,7 @@ from typing_extensions import ParamSpec
 
 from tasks_app.engine import statements
 from tasks_app.engine.connect import execute_prepared
+from tasks_app.engine.limits import Limits, declare
 from tasks_app.engine.wishes import Placed, Wishes
 from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
@@ -58,6 +59,7 @@ class Submission:
     timeout: float | None = None
     owner: Any = None
     wishes: Wishes | None = None
+    limits: Limits | None = None
     id: uuid.UUID = field(default_factory=new_id)
 
     def store(self) -> TaskRun:
@@ -109,12 +111,16 @@ class Submission:
     def _insert(self, options: dict[str, Any]) -> Placed:
         """Store the row, and keep the arguments as JSON has them."""
         self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
-        row = execute_prepared(statements.ENQUEUE, {"id": self.id, "args": args, "kwargs": kwargs, **options})
+        statement = statements.ENQUEUE
+        if self.limits:
+            statement, options["limit_key"] = statements.ENQUEUE_LIMITED, self._limit_key()
+        row = execute_prepared(statement, {"id": self.id, "args": args, "kwargs": kwargs, **options})
         return Placed(datetime.fromtimestamp(row[0], UTC))
 
     def _place(self, wishes: Wishes, options: dict[str, Any]) -> Placed:
         """The same, unless a run with its key is there already."""
         self.args, self.kwargs, args, kwargs = self._as_json(self.args, self.kwargs)
+        options["limit_key"] = self._limit_key()
         return wishes.place({"id": self.id, "args": args, "kwargs": kwargs, **options}, self.args, self.kwargs)
 
     def store_many(self, calls: Iterable[Call]) -> list[uuid.UUID]:
@@ -123,12 +129,15 @@ class Submission:
         The id of a call whose key is taken is that of the standing run.
         """
         ids = []
+        statement, options, limit_key = statements.ENQUEUE_MANY, self._options(), self._limit_key()
+        if limit_key or self.wishes:
+            statement, options["limit_key"] = statements.ENQUEUE_MANY_LIMITED, limit_key
         with transaction.atomic(DEFAULT_DB_ALIAS), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             remaining = iter(calls)
             while chunk := list(islice(remaining, CHUNK)):
                 rows = [self._as_json(*split(call)) for call in chunk]
                 if self.wishes is not None:
-                    ids += self.wishes.place_many(self._options(), rows)
+                    ids += self.wishes.place_many(options, rows)
                     continue
                 chunk_ids = [new_id() for _ in chunk]
                 columns: dict[str, Any] = {
@@ -136,7 +145,7 @@ class Submission:
                     "args": [row[2] for row in rows],
                     "kwargs": [row[3] for row in rows],
                 }
-                cursor.execute(statements.ENQUEUE_MANY, {**columns, **self._options()})
+                cursor.execute(statement, {**columns, **options})
                 ids += chunk_ids
         return ids
 
@@ -155,6 +164,13 @@ class Submission:
             "max_attempts": settings.MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts,
             "timeout": self.timeout,
         }
+
+    def _limit_key(self) -> str | None:
+        """Under what it counts, of a task with limits, which stand in the database from now on."""
+        if not self.limits:
+            return None
+        declare(self.task_path, self.limits)
+        return self.task_path
 
     def _as_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], str, str]:
         try:

@@ -15,7 +15,8 @@ import psycopg
 from django.conf import settings
 from django.db import close_old_connections, reset_queries
 
-from tasks_app.engine import logs, process, statements
+from tasks_app import catalog
+from tasks_app.engine import limits, logs, process, statements
 from tasks_app.engine.capture import RunLogHandler, capture_output
 from tasks_app.engine.connect import connect
 from tasks_app.engine.execution import ClaimedRun, execute, on_cancel_signal
@@ -50,6 +51,9 @@ database and its commit are shared by many short runs."""
 LISTEN_EVERY = 0.001
 """Seconds between looks at the channel to the sentinel, when runs are shorter than that."""
 
+LOOK_AGAIN = 0.05
+"""Seconds until another look, when what a claim did not find could be claimed a moment later."""
+
 PATIENCE = (0.05, 2.0)
 """Seconds between tries while the database does not take a statement: the first, and the longest."""
 
@@ -75,6 +79,8 @@ class Worker:
         self.is_batch = False
         """The last claim brought more than one."""
         self.await_starts = False
+        self._strays: set[str] = set()
+        """Tasks of which a run was met that was sent without the limit that they have."""
         self._claimed_at = 0.0
         self._listened_at = 0.0
         self._connection: Connection | None = None
@@ -139,12 +145,19 @@ class Worker:
         """Raises `psycopg.Error` with nothing lost: what is not settled stays until the database has it."""
         if self._connection is None:
             self._connection = self._reconnect()
+        if self._strays:
+            self._undeclare()
         self._adapt()
         runs: list[ClaimedRun] = []
-        for queue in self.queues:
-            claim = {"queue": queue, "me": self.me, "limit": self.batch}
+        moved = may_claim = False
+        for place, queue in enumerate(self.queues):
+            claim = {"queue": queue, "me": self.me, "limit": self.batch, "slow": BATCH_SECONDS}
             may_claim = self.holding.slot.is_leased and not (self.stopping or self.is_quiet)
-            runs = self.holding.settle(self._connection, claim if may_claim else None)
+            is_limited = self.holding.slot.is_limited(place)
+            runs = self.holding.settle(self._connection, claim if may_claim else None, is_limited)
+            if self.holding.moved:
+                moved = True
+                self._move_strays(place, at_once=not runs)
             if runs or not may_claim:
                 break
         self.holding.slot.settle()
@@ -164,7 +177,39 @@ class Worker:
         if runs and self.woken:
             self.woken = False
             self.channel.say(MORE)
-        return bool(runs)
+        if not (runs or moved):
+            self._look_ahead(may_claim)
+        return bool(runs) or moved
+
+    def _move_strays(self, place: int, at_once: bool) -> None:
+        """Waiting runs of a task that has limits since they were sent: from now on the claim is one under limits.
+
+        `at_once` when the claim met nothing else. Never between a claim and its runs: an error would give them back.
+        """
+        self.holding.slot.limit_queue(place)
+        self._strays.update(self.holding.moved)
+        if at_once:
+            assert self._connection is not None
+            self._connection.execute(limits.MOVE, {"queue": self.queues[place]})
+
+    def _undeclare(self) -> None:
+        """Of tasks whose runs came without a limit: those of which the code here, once it is loaded, says none."""
+        assert self._connection is not None
+        found = {path: task for path in self._strays if (task := catalog.loaded(path))}
+        unlimited = [path for path, task in found.items() if not getattr(task, "limits", None)]
+        if unlimited:
+            limits.undeclare(self._connection, unlimited)
+        self._strays.difference_update(found)
+
+    def _look_ahead(self, may_claim: bool) -> None:
+        """Nothing was found: note for the sentinel when a rate opens or a pause ends."""
+        queues = [queue for place, queue in enumerate(self.queues) if self.holding.slot.is_limited(place)]
+        opens_in = None
+        if queues and may_claim:
+            assert self._connection is not None
+            is_open, opens_in = limits.openings(self._connection, queues)
+            opens_in = LOOK_AGAIN if is_open else opens_in
+        self.holding.slot.opens(math.inf if opens_in is None else time.monotonic() + opens_in)
 
     def _tell_receivers(self) -> None:
         """Of the runs that the database has as ended."""

@@ -1,13 +1,30 @@
 from __future__ import annotations
 
-from django.conf import settings
-from django.db import models
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.conf import settings
+from django.db import connection, models, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from tasks_app import audit
+from tasks_app.audit import By
+from tasks_app.jsonable import storable
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
+from tasks_app.pace import BadLimit, read_count, read_rate, told
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Policy(models.Model):
-    """What holds for a queue or a task on all hosts."""
+    """What holds for a queue or a task on all hosts.
+
+    Its verbs make the row if there is none, have every cluster look at once, and are audited. They raise `BadLimit`,
+    a `ValueError`, for what cannot be.
+    """
 
     paused_at = models.DateTimeField(null=True, blank=True, help_text="Since when nothing of it is claimed.")
     paused_until = models.DateTimeField(null=True, blank=True, help_text="When it goes on by itself; empty: never.")
@@ -19,14 +36,61 @@ class Policy(models.Model):
         null=True, blank=True, help_text="How many of its runs may be held at once, over all hosts; empty: any number."
     )
 
+    what: ClassVar[str]
+    """The word for what it is the policy of."""
+
     class Meta:
         abstract = True
+
+    @classmethod
+    def pause(cls, name: str, *, by: By = None, why: str = "", until: datetime | None = None) -> Self:
+        """Have nothing of it claimed any more, until then or until somebody resumes it; runs at hand end as usual."""
+        if until is not None and timezone.is_naive(until):
+            raise BadLimit("The end of a pause needs a time zone.")
+        if until is not None and until <= timezone.now():
+            raise BadLimit("The end of a pause lies ahead of now.")
+        why = storable(str(why).strip(), 500)
+        columns = {"paused_at": Now(), "paused_by": audit.actor_of(by).user, "pause_reason": why}
+        details = {"until": until.isoformat()} if until else {}
+        return cls._set(name, {**columns, "paused_until": until}, "pause", by, why, details)
+
+    @classmethod
+    def resume(cls, name: str, *, by: By = None, why: str = "") -> Self:
+        """End its pause."""
+        columns = {"paused_at": None, "paused_until": None, "paused_by": None, "pause_reason": ""}
+        return cls._set(name, columns, "resume", by, why, {})
+
+    @classmethod
+    def limit(cls, name: str, max_running: int | None, *, by: By = None, why: str = "") -> Self:
+        """Have no more of its runs held at once than that, over all hosts; None for any number."""
+        columns = {"max_running": None if max_running is None else read_count("max_running", max_running)}
+        return cls._set(name, columns, "limit", by, why, columns)
+
+    @classmethod
+    def _set(
+        cls, name: str, columns: dict[str, Any], verb: str, by: By, why: str, details: Mapping[str, object]
+    ) -> Self:
+        longest = cls._meta.pk.max_length or 0
+        if not isinstance(name, str) or not 1 <= len(name) <= longest or "\0" in name:
+            raise BadLimit(f"The name of a {cls.what} has 1 to {longest} characters.")
+        with transaction.atomic():
+            policy, _ = cls._default_manager.update_or_create(pk=name, defaults=columns)
+            audit.record(verb, subject=f"{cls.what} {name}", by=by, why=why, details=details)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_notify('dumbwaiter', 'steer')")
+        policy.refresh_from_db()
+        return policy
+
+    def is_paused(self, now: datetime) -> bool:
+        return self.paused_at is not None and (self.paused_until is None or self.paused_until > now)
 
 
 class Queue(Policy):
     """The policy of one queue. A queue without a row has none."""
 
     name = models.CharField(max_length=QUEUE_NAME_LENGTH, primary_key=True)
+
+    what = "queue"
 
     def __str__(self) -> str:
         return self.name
@@ -42,6 +106,12 @@ class TaskLimit(Policy):
     next_at = models.DateTimeField(
         null=True, help_text="When the next would begin if all came evenly: the TAT of the generic cell rate algorithm."
     )
+    declared = models.JSONField(
+        null=True, help_text="What the code of the task said last; somebody may have changed the fields since."
+    )
+    declared_at = models.DateTimeField(null=True, help_text="When it did, or when newer code said nothing any more.")
+
+    what = "task"
 
     class Meta:
         verbose_name = "limit of a task"
@@ -49,3 +119,17 @@ class TaskLimit(Policy):
 
     def __str__(self) -> str:
         return self.key
+
+    @classmethod
+    def pace(cls, name: str, rate: str | None, burst: int = 1, *, by: By = None, why: str = "") -> Self:
+        """Have no more of its runs begin than `10/s`, `10/m` or `10/h`, so many of them at once; None for any."""
+        count, seconds = (None, None) if rate is None else read_rate(rate)
+        if rate is None and burst != 1:
+            raise BadLimit("burst needs a rate.")
+        columns = {"rate_count": count, "rate_seconds": seconds, "burst": read_count("burst", burst), "next_at": None}
+        return cls._set(name, columns, "pace", by, why, {"rate": rate, "burst": burst})
+
+    @property
+    def rate(self) -> str:
+        """`10 a minute, 5 at once`; empty without one."""
+        return told(self.rate_count, self.rate_seconds, self.burst) if self.rate_count and self.rate_seconds else ""

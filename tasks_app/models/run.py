@@ -81,6 +81,10 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         """Ready and held by nobody, under no limit and with nothing to wait for: what the index of claims has in it."""
         return self.filter(status=Status.READY, claimed_by=None, limit_key=None, is_waiting=None)
 
+    def under_limits(self) -> TaskRunQuerySet:
+        """The same of tasks that have limits: they stand in an index of their own."""
+        return self.filter(status=Status.READY, claimed_by=None, limit_key__isnull=False, is_waiting=None)
+
     def running(self) -> TaskRunQuerySet:
         return self.filter(status=Status.RUNNING)
 

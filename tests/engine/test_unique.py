@@ -277,8 +277,7 @@ def test_of_a_task_that_ends_at_once_no_two_ever_run(qcluster: ClusterFactory) -
     assert not [answer for answer in answers if isinstance(answer, Exception)]
     assert sum(answers, Counter()).keys() == {str(run.pk) for run in TaskRun.objects.all()}
     wait_until(lambda: not TaskRun.objects.unfinished().exists(), what="the end of all runs")
-    runs = TaskRun.objects.successful().order_by("enqueued_at")
-    # An enqueue is as old as its statement, which may have waited for the end of the run before.
+    runs = TaskRun.objects.successful().order_by("claimed_at")
     assert all(before.finished_at <= after.claimed_at for before, after in pairwise(runs))  # type: ignore[operator]
 
 

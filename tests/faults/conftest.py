@@ -35,7 +35,9 @@ def server(server_data: Path, tmp_path: Path) -> Iterator[Server]:
 
 def clean(server: Server) -> None:
     with server.connect() as connection:
-        connection.execute("TRUNCATE tasks_app_taskrun, tasks_app_cluster, tasks_app_runlog")
+        connection.execute(
+            "TRUNCATE tasks_app_taskrun, tasks_app_cluster, tasks_app_runlog, tasks_app_queue, tasks_app_tasklimit"
+        )
         connection.execute("DROP FUNCTION IF EXISTS full_disk, no_threes, slow_claim, wait_at_gate CASCADE")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from psycopg.rows import dict_row
 
-from tasks_app.engine import statements, verbs
+from tasks_app.engine import limits, statements, verbs
 from tasks_app.models.run import GIVEN_BACK
 from tests.plugins.processes import database_url
 
@@ -46,6 +47,7 @@ class Queue(RuleBasedStateMachine):
         self.connections = {me: psycopg.connect(url, autocommit=True, row_factory=dict_row) for me in names}
         self.eye = self.connections["eye"]
         self.queue = uuid.uuid4().hex
+        self.task = f"a.{self.queue}"
         self.runs: list[uuid.UUID] = []
         self.held: dict[uuid.UUID, tuple[str, int]] = {}
         self.executed: dict[uuid.UUID, int] = {}
@@ -61,7 +63,7 @@ class Queue(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def enqueue(self, count: int) -> None:
         ids = [uuid.uuid4() for _ in range(count)]
-        options = {"task_path": "a.b", "queue_name": self.queue, "priority": 0, "owner": None, "run_after": None}
+        options = {"task_path": self.task, "queue_name": self.queue, "priority": 0, "owner": None, "run_after": None}
         columns = {"id": ids, "args": ["[]"] * count, "kwargs": ["{}"] * count}
         limits = {"max_attempts": MAX_ATTEMPTS, "timeout": None}
         self.eye.execute(statements.ENQUEUE_MANY, {**options, **columns, **limits})
@@ -187,8 +189,73 @@ class Queue(RuleBasedStateMachine):
                 self.final[run_id] = row
 
 
+class UnderPolicies(Queue):
+    """The same while somebody pauses and limits the queue and its task, and workers know of it or do not yet."""
+
+    claims = Queue.claims
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_paused = {"queue": False, "task": False}
+        self.most: dict[str, int | None] = {"queue": None, "task": None}
+
+    def write(self, what: str, **columns: Any) -> None:
+        table, key, name = {
+            "queue": ("tasks_app_queue", "name", self.queue),
+            "task": ("tasks_app_tasklimit", "key", self.task),
+        }[what]
+        more = "" if what == "queue" else ", burst"
+        self.eye.execute(
+            f"INSERT INTO {table} ({key}, pause_reason{more}) VALUES (%s, ''{more and ', 1'}) ON CONFLICT DO NOTHING",
+            [name],
+        )
+        ((column, value),) = columns.items()
+        self.eye.execute(f"UPDATE {table} SET {column} = %s WHERE {key} = %s", [value, name])
+
+    @rule(what=st.sampled_from(["queue", "task"]), is_paused=st.booleans())
+    def pause(self, what: str, is_paused: bool) -> None:
+        self.is_paused[what] = is_paused
+        self.write(what, paused_at=datetime.now(UTC) if is_paused else None)
+
+    @rule(what=st.sampled_from(["queue", "task"]), most=st.sampled_from([None, 1, 2, 3]))
+    def limit(self, what: str, most: int | None) -> None:
+        self.most[what] = most
+        self.write(what, max_running=most)
+
+    def may_begin(self) -> bool:
+        room = [most for most in self.most.values() if most is not None]
+        return not any(self.is_paused.values()) and len(self.held) < min(room, default=99)
+
+    @rule(target=claims, worker=WORKERS, knows=st.booleans())
+    def claim(self, worker: int, knows: bool) -> Claim | None:
+        me = self.workers[worker]
+        query = {"queue": self.queue, "me": me, "limit": 2, "slow": 0.02}
+        connection, may_begin = self.connections[me], self.may_begin()
+        is_ready = "claimed_by IS NULL AND status = 'READY' AND queue_name = %s"
+        ready = self.eye.execute(f"SELECT FROM tasks_app_taskrun WHERE {is_ready}", [self.queue]).fetchall()
+        if knows:
+            with connection.transaction():
+                connection.execute(limits.LOCK_QUEUE, query)
+                connection.execute(limits.LOCK_TASKS, query)
+                rows = connection.execute(limits.CLAIM, query).fetchall()
+            assert rows or not (ready and may_begin), "nothing is claimed although it may begin"
+        else:
+            rows = connection.execute(statements.CLAIM, query).fetchall()
+        taken = [row for row in rows if row["claimed_at"]]
+        for row in taken:
+            assert self.may_begin(), "claimed although it may not begin"
+            assert row["id"] not in self.held, "claimed beside a live claim"
+            self.held[row["id"]] = (me, row["attempt"])
+        for row in taken[1:]:  # the model's workers have one at a time
+            back = {"me": me, "id": [row["id"]], "attempt": [row["attempt"]]}
+            connection.execute(statements.RELEASE, back)
+            del self.held[row["id"]]
+        return Claim(me, taken[0]["id"], taken[0]["attempt"]) if taken else None
+
+
 @pytest.mark.django_db(transaction=True)
-def test_any_interleaving_keeps_the_promises() -> None:
+@pytest.mark.parametrize("machine", [Queue, UnderPolicies])
+def test_any_interleaving_keeps_the_promises(machine: type[Queue]) -> None:
     assert django_connection.vendor == "postgresql"
     quick = settings(max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(Queue, settings=quick)
+    run_state_machine_as_test(machine, settings=quick)

@@ -265,9 +265,9 @@ def test_the_page_costs_the_same_few_queries_for_any_number_of_rows(
         run(**SITUATIONS[state])
     page = home(client)
 
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(16):
         home(client)
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(15):
         poll(client, page)
 
 
