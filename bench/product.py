@@ -107,10 +107,18 @@ POLICIES = {
 }
 """The task that is drained, and the queue that has a limit."""
 
+SENT = ("noop", "noop_limited", "noop_unique", "noop_expiring")
+"""The tasks whose enqueues are compared, the plain one first."""
+
 
 def policies(contender: Contender, rounds: int, total: int) -> dict[str, Any]:
-    """Drain rates of no-ops under limits so wide that none is ever reached: what asking for them costs."""
+    """What each promise costs that a plain run does not ask for.
+
+    Drain rates of no-ops under limits so wide that none is ever reached, and as members of workflows; rates of
+    enqueueing one by one with a limit, a unique key, an expiry.
+    """
     found: dict[str, list[float]] = {name: [] for name in POLICIES}
+    sent: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, (task, queue) in POLICIES.items():
             contender.agent.ask("prepare")
@@ -119,8 +127,21 @@ def policies(contender: Contender, rounds: int, total: int) -> dict[str, Any]:
             contender.agent.ask("fill", task=task, count=total)
             with contender.working():
                 found[name].append(float(contender.agent.ask("drain", total=total)))
+        contender.agent.ask("prepare")
+        contender.agent.ask("fill_groups", count=total)
+        with contender.working():
+            found.setdefault("group", []).append(float(contender.agent.ask("drain", total=total)))
+        for task in SENT:
+            contender.agent.ask("prepare")
+            sent.setdefault(task, []).append(float(contender.agent.ask("enqueue", task=task, count=1_000)))
+    enqueues = {task: statistics.median(each) for task, each in sent.items()}
     rates = {name: statistics.median(each) for name, each in found.items()}
-    return {"rates": rates, "ratios": {name: rate / rates["plain"] for name, rate in rates.items()}}
+    return {
+        "rates": rates,
+        "ratios": {name: rate / rates["plain"] for name, rate in rates.items()},
+        "enqueues": enqueues,
+        "enqueue_ratios": {task: rate / enqueues[SENT[0]] for task, rate in enqueues.items()},
+    }
 
 
 # Idleness and memory

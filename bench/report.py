@@ -192,7 +192,12 @@ def targets_reached(results: Mapping[str, Any]) -> Iterable[list[str]]:
         for name, share in policies["ratios"].items():
             if name != "plain":
                 rate = policies["rates"][name]
-                yield from line(f"drain under a {name.replace('_', ' ')} ({rate:,.0f}/s), x plain", share, 0.5, True)
+                what = "as members of groups" if name == "group" else f"under a {name.replace('_', ' ')}"
+                yield [f"drain {what} ({rate:,.0f}/s), x plain", shown(share, ".2f"), "", ""]
+        for task, share in policies["enqueue_ratios"].items():
+            if task != "noop":
+                what = task.removeprefix("noop_")
+                yield [f"enqueue {what} ({policies['enqueues'][task]:,.0f}/s), x plain", shown(share, ".2f"), "", ""]
     yield from line("executions of a long task", results.get("long_task_executions"), 1, False)
 
 

@@ -52,6 +52,16 @@ def noop_paced(number: int) -> int:
     return work.noop(number)
 
 
+@task(unique_by=("number",))
+def noop_unique(number: int) -> int:
+    return work.noop(number)
+
+
+@task(expires_after=3_600)
+def noop_expiring(number: int) -> int:
+    return work.noop(number)
+
+
 TASKS: dict[str, Any] = {
     "noop": noop,
     "busy": busy,
@@ -59,6 +69,8 @@ TASKS: dict[str, Any] = {
     "nap": nap,
     "noop_limited": noop_limited,
     "noop_paced": noop_paced,
+    "noop_unique": noop_unique,
+    "noop_expiring": noop_expiring,
 }
 SENDS_MANY = hasattr(noop, "enqueue_many")
 
@@ -84,6 +96,15 @@ def send_many(name: str, arguments: list[float]) -> None:
 
 def fill(name: str, count: int) -> None:
     copy_runs(name, count)
+
+
+def fill_groups(count: int) -> None:
+    """Members of workflows, a thousand in each, with nothing after them."""
+    from tasks_app.workflows import group, step
+
+    for first in range(0, count, 1_000):
+        group(step(noop, number) for number in range(first, min(first + 1_000, count))).enqueue()
+    tidy()
 
 
 def copy_runs(name: str, count: int, **columns: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -122,7 +123,8 @@ def test_filters(operators_client: Client, run: RunFactory, cluster: Cluster) ->
 
 @pytest.mark.parametrize("length", [4, 8, 13, 36])
 def test_search_by_an_id_or_its_beginning(operators_client: Client, run: RunFactory, length: int) -> None:
-    runs = [run() for _ in range(5)]
+    # Of one second, as ids begin that were made together.
+    runs = [run(id=uuid.UUID(f"76d{digit}4923-5ab0-4c1e-9d3f-2b7a6c5d4e3f")) for digit in "02468"]
 
     assert found(operators_client, f"q={str(runs[2].pk)[:length]}") == [runs[2].short_id]
     assert found(operators_client, f"q={runs[2].pk.hex.upper()}") == [runs[2].short_id]
