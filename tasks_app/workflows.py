@@ -24,6 +24,7 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
 from tasks_app.engine import flow, workflow_statements
+from tasks_app.engine.limits import declare
 from tasks_app.engine.submit import CHUNK, Submission
 from tasks_app.jsonable import storable
 from tasks_app.models import OnFailure, Status, Workflow
@@ -272,12 +273,15 @@ def submission_of(task: Task[..., Any] | Callable[..., Any] | str) -> Submission
 
 COLUMNS = (
     "id", "task_path", "args", "kwargs", "queue_name", "priority", "run_after", "max_attempts", "timeout", "previous",
+    "limit_key",
 )  # fmt: skip
 
 
 def _store(workflow: Workflow, rows: list[dict[str, Any]]) -> None:
     """All of it or, raising a database error, nothing; the numbers of the steps are those of the rows."""
     owner: int | None = workflow.owner.pk if workflow.owner else None
+    for path, limits in {row["task_path"]: row["limits"] for row in rows if row["limits"]}.items():
+        declare(path, limits)
     with transaction.atomic(DEFAULT_DB_ALIAS), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
         about: dict[str, Any] = {"name": workflow.name, "on_failure": workflow.on_failure, "size": workflow.size}
         shape = json.dumps(workflow.shape)

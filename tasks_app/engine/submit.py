@@ -150,9 +150,13 @@ class Submission:
         return ids
 
     def columns(self) -> dict[str, Any]:
-        """Of one run, for whoever stores runs of several tasks in one statement; raises `InvalidTaskError`."""
+        """Of one run, for whoever stores runs of several tasks in one statement; raises `InvalidTaskError`.
+
+        With the `limits` that have to stand in the database before.
+        """
         _, _, args, kwargs = self._as_json(self.args, self.kwargs)
-        return {"id": self.id, "args": args, "kwargs": kwargs, **self._options()}
+        under = {"limits": self.limits, "limit_key": self.task_path if self.limits else None}
+        return {"id": self.id, "args": args, "kwargs": kwargs, **under, **self._options()}
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -59,11 +59,11 @@ UNHELD = "run.status = 'READY' AND run.claimed_by IS NULL"
 CHANGE = f""", done AS (
   UPDATE tasks_app_taskrun AS run SET {{change}}
   FROM now WHERE run.id = ANY (ARRAY (SELECT id FROM target)) AND {UNHELD}
-  RETURNING run.id, run.queue_name)
+  RETURNING run.id, CASE WHEN run.limit_key IS NULL THEN '' ELSE 'limited ' END || run.queue_name AS hint)
 """  # noqa: S608 - constants of this module
 # One NOTIFY a queue; counted, or the database would not bother to send it.
 AND_NOTIFY = """, told AS MATERIALIZED (
-  SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM done) AS queue)
+  SELECT pg_notify('dumbwaiter', hint) FROM (SELECT DISTINCT hint FROM done) AS queue)
 SELECT id, (SELECT count(*) FROM told) FROM done
 """
 
@@ -82,7 +82,7 @@ WITH now AS (SELECT clock_timestamp() AS at), done AS (
   JOIN tasks_app_taskrun AS old ON old.id = copy.old
   WHERE NOT EXISTS (SELECT FROM tasks_app_taskrun AS again
     WHERE again.retry_of_id = old.id AND again.status IN ('READY', 'RUNNING'))
-  RETURNING retry_of_id AS id, queue_name)
+  RETURNING retry_of_id AS id, CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint)
 """
 
 # What has ended for good: neither its workflow nor a retry of it, which may need its files, goes on, and its unique key

@@ -19,16 +19,18 @@ RETURNING enqueued_at
 ENQUEUE = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
-    enqueued_at, attempt, max_attempts, timeout, attempts, workflow_id, step, previous, is_waiting)
+    enqueued_at, attempt, max_attempts, timeout, attempts, workflow_id, step, previous, is_waiting,
+    limit_key)
   SELECT call.id, task_path, args::jsonb, kwargs::jsonb, queue_name, priority, 'READY', %(owner)s,
     greatest(run_after, %(now)s), %(now)s, 0, max_attempts, timeout, '[]', %(workflow)s, step, previous::jsonb,
-    CASE WHEN previous IS NOT NULL THEN true END
+    CASE WHEN previous IS NOT NULL THEN true END, limit_key
   FROM unnest(%(id)s::uuid[], %(task_path)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue_name)s::text[],
       %(priority)s::int2[], %(run_after)s::timestamptz[], %(max_attempts)s::int2[], %(timeout)s::float8[],
-      %(step)s::int[], %(previous)s::text[])
-    AS call(id, task_path, args, kwargs, queue_name, priority, run_after, max_attempts, timeout, step, previous)
-  RETURNING queue_name, is_waiting)
-SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run WHERE is_waiting IS NULL) AS queue
+      %(step)s::int[], %(previous)s::text[], %(limit_key)s::text[])
+    AS call(id, task_path, args, kwargs, queue_name, priority, run_after, max_attempts, timeout, step, previous,
+      limit_key)
+  RETURNING CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint, is_waiting)
+SELECT pg_notify('dumbwaiter', hint) FROM (SELECT DISTINCT hint FROM run WHERE is_waiting IS NULL) AS queue
 """
 
 # The next workflow with news that nobody else is at. Its news are read before it is locked, and the states of its runs
@@ -97,8 +99,9 @@ run AS (
       ELSE run.kwargs || (SELECT jsonb_object_agg(name, next.value::jsonb)
         FROM jsonb_array_elements_text(run.previous->'kwargs') AS name) END
   FROM next WHERE run.id = next.id
-  RETURNING run.step, run.status, run.queue_name)
-SELECT step, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
+  RETURNING run.step, run.status,
+    CASE WHEN run.limit_key IS NULL THEN '' ELSE 'limited ' END || run.queue_name AS hint)
+SELECT step, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', hint) END FROM run
 """
 
 # What no worker holds ends at once.
