@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from tasks_app import wording
-from tasks_app.admin import queue_names, task_paths
+from tasks_app.admin import CappedPaginator, queue_names, task_paths
 from tasks_app.audit import Actor
 from tasks_app.models import Queue, TaskLimit
 from tasks_app.models.queue import Policy
@@ -99,6 +99,7 @@ class PolicyAdmin(admin.ModelAdmin):
 
     actions = ("pause", "resume")
     show_full_result_count = False
+    paginator = CappedPaginator
     list_per_page = 100
     ordering = ("pk",)
     list_select_related = ("paused_by",)

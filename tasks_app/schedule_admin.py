@@ -21,7 +21,7 @@ from django.utils.safestring import SafeString
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import audit, wording
-from tasks_app.admin import code, task_paths
+from tasks_app.admin import CappedPaginator, code, task_paths
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
 from tasks_app.engine.timing import CRON, BadTiming, moment_of, zone_of
@@ -183,6 +183,7 @@ class ScheduleAdmin(admin.ModelAdmin):
     list_display = ("title", "task_name", "how_often", "next_time", "left", "outcome", "problem")
     list_display_links = ("title",)
     list_select_related = ("rules",)
+    paginator = CappedPaginator
     list_per_page = 100
     show_full_result_count = False
     ordering = ("next_run", "id")
