@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from soak import ledger, proof
+from soak import events, ledger, proof
+from soak.events import Event
 from soak.faults import FAULTS, Trouble, undo_everything
 from soak.load import Load
 from soak.memory import Memory
@@ -45,6 +46,7 @@ class Course:
         for place in scene.places:
             place.start()
         exhaust(until(lambda: all(place.is_ready for place in scene.places), seconds=30))
+        self.load.declare()
         scene.began = time.monotonic()
         self.load.start()
         while scene.seconds < self.seconds:
@@ -57,6 +59,7 @@ class Course:
             time.sleep(0.02)
         undo_everything(scene)
         self.load.await_end()
+        scene.complaints += self.load.complaints
         scene.say("the faults are over")
         left = scene.drain(SECONDS_TO_DRAIN)
         scene.say(f"{len(left)} runs are not final" if left else "every run is final")
@@ -91,6 +94,12 @@ class Course:
             wished=self.load.wished,
             lost_clusters={row["id"].hex[:12] for row in gone},
             log_lines={row["run_id"]: row["n"] for row in lines},
+            events=[Event(**row) for row in exhaust(scene.insist(events.QUERY))],
+            holds=scene.holds,
+            late=self.load.late,
+            flows=self.load.flows,
+            workflows=exhaust(scene.insist("SELECT * FROM tasks_app_workflow ORDER BY enqueued_at, id")),
+            wished_flows=self.load.wished_flows,
         )
 
     def runs(self) -> Iterator[proof.Run]:
@@ -107,6 +116,10 @@ class Course:
         promises = (f"{counts[promise.value]:,} {promise.value}" for promise in proof.Promise)
         yield f"sent        {', '.join(promises)}; {len(self.load.wished):,} wished cancelled"
         yield f"executions  {counts['executions']:,}; {counts['more than one execution']:,} runs had more than one"
+        yield (
+            f"promises    {_listed({name: counts[name] for name in ('unique', 'expired', 'retries', 'workflows')})} "
+            f"of {counts['claims']:,} claims, under {len(scene.holds)} pauses and limits"
+        )
         attempts = {name: n for name, n in sorted(counts.items()) if name.startswith("attempt ended")}
         yield f"attempts    {_listed({name.rpartition(' ')[2]: n for name, n in attempts.items()})}"
         yield f"given back  {counts['attempt ended by given_back']} at a stop, after they had begun"

@@ -7,13 +7,20 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from random import Random
 
 import psutil
 import psycopg
+from django.db import Error, connections
+from django.utils import timezone
 
+from soak.events import Hold
+from soak.load import QUEUES
 from soak.scene import WORKERS, Place, Scene, Steps, exhaust, until
+from tasks_app.models import Queue, TaskLimit
 from tasks_app.models.cluster import DesiredState
+from tasks_app.pace import BadLimit
 
 Fault = Callable[[Scene, Random], Steps[None]]
 
@@ -23,6 +30,9 @@ AT_ONCE = 2
 
 SENTINEL_DEATHS = (3, 70.0)
 """So many within so many seconds a cluster is to survive; it gives up by design at two more."""
+
+HEEDED_WITHIN = timedelta(seconds=1)
+"""After a pause or a limit was set, a claim that had begun before it may still come true for so long."""
 
 
 class NobodyThere(Exception):
@@ -370,11 +380,84 @@ def be_quiet_for_a_while(scene: Scene, choice: Random) -> Steps[None]:
             yield from scene.steer(place, desired_state=DesiredState.RUN)
 
 
+# Policies
+
+
+@fault
+def pause_a_queue(scene: Scene, choice: Random) -> Steps[None]:
+    yield from _pause(scene, choice, Queue, choice.choice(QUEUES))
+
+
+@fault
+def pause_a_task(scene: Scene, choice: Random) -> Steps[None]:
+    yield from _pause(scene, choice, TaskLimit, f"soak.tasks.{choice.choice(['quick', 'naps', 'crowded', 'paced'])}")
+
+
+def _pause(scene: Scene, choice: Random, policy: type[Queue | TaskLimit], name: str) -> Steps[None]:
+    """Until a moment, or until somebody resumes it."""
+    seconds, is_resumed = choice.uniform(1.5, 4.0), choice.random() < 0.5
+    with a_policy(scene, name):
+        until = None if is_resumed else timezone.now() + timedelta(seconds=seconds)
+        try:
+            yield from _dutifully(scene, lambda: policy.pause(name, why="The soak wished it.", until=until))
+        except BadLimit:  # the database was away for so long
+            raise NobodyThere from None
+        scene.say(f"the {policy.what} {name} is paused for {seconds:.1f} s")
+        since = timezone.now()
+        try:
+            yield seconds
+        finally:
+            scene.holds.append(Hold(policy.what, name, 0, since + HEEDED_WITHIN, until or timezone.now()))
+            if is_resumed:
+                yield from _dutifully(scene, lambda: policy.resume(name))
+
+
+@fault
+def limit_a_queue(scene: Scene, choice: Random) -> Steps[None]:
+    name, most, seconds = choice.choice(QUEUES), choice.randint(1, 3), choice.uniform(1.5, 4.0)
+    with a_policy(scene, name):
+        yield from _dutifully(scene, lambda: Queue.limit(name, most))
+        scene.say(f"of the queue {name} at most {most} are held for {seconds:.1f} s")
+        since = timezone.now()
+        try:
+            yield seconds
+        finally:
+            scene.holds.append(Hold("queue", name, most, since + HEEDED_WITHIN, timezone.now()))
+            yield from _dutifully(scene, lambda: Queue.limit(name, None))
+
+
+@contextmanager
+def a_policy(scene: Scene, name: str) -> Iterator[None]:
+    """One fault at a time changes it. Raises `NobodyThere`."""
+    if name in scene.held:
+        raise NobodyThere
+    scene.held.add(name)
+    try:
+        yield
+    finally:
+        scene.held.discard(name)
+
+
+def _dutifully(scene: Scene, act: Callable[[], object]) -> Steps[None]:
+    """As code of the project does it, again and again until the database takes it."""
+    while True:
+        yield from scene.insist("SELECT 1")
+        try:
+            act()
+            return
+        except Error:
+            yield 0.1
+        finally:
+            connections.close_all()
+
+
 def undo_everything(scene: Scene) -> None:
     """Whatever a fault that was cut short has left: everybody may work again."""
     for statement in (
         "DROP FUNCTION IF EXISTS full_disk CASCADE",
         "UPDATE tasks_app_cluster SET desired_state = 'run' WHERE desired_state = 'quiet'",
+        "UPDATE tasks_app_queue SET paused_at = NULL, max_running = NULL",
+        "UPDATE tasks_app_tasklimit SET paused_at = NULL",
         "SELECT pg_notify('dumbwaiter', 'steer')",
     ):
         exhaust(scene.insist(statement))

@@ -6,15 +6,20 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from soak import together
+from soak.events import Event, Hold
 from soak.ledger import Execution
-from soak.load import KINDS, Promise
+from soak.load import KINDS, Promise, Sent
 from soak.tasks import LINES
 from tasks_app.models.run import GIVEN_BACK
 
 FINAL = {"SUCCESSFUL", "FAILED", "CANCELLED"}
+
+NOTED_WITHIN = timedelta(seconds=1)
+"""A claim is noted so soon after it was decided, however busy the machine is."""
 
 Run = dict[str, Any]
 
@@ -38,6 +43,14 @@ class Evidence:
     """The short ids of clusters that were declared lost."""
     log_lines: dict[uuid.UUID, int]
     """How many lines each run has in its log."""
+    events: list[Event]
+    """Claims and their ends, in their order."""
+    holds: list[Hold]
+    late: set[int]
+    """The numbers of runs that had expired before they were sent."""
+    flows: dict[int, Sent]
+    workflows: list[Run]
+    wished_flows: set[uuid.UUID]
 
 
 @dataclass
@@ -59,25 +72,32 @@ def judge(evidence: Evidence) -> Verdict:
     verdict.by_run = executed
 
     numbers: Counter[int] = Counter()
-    seen: set[uuid.UUID] = set()
+    rows: dict[uuid.UUID, together.Row] = {}
+    claims: dict[uuid.UUID, datetime] = {}
+    for event in evidence.events:
+        if event.what == "claimed":
+            claims.setdefault(event.run, event.at)
     for run in evidence.runs:
         run_id = run["id"]
-        seen.add(run_id)
-        numbers[run["args"][0]] += 1
+        rows[run_id] = together.Row.of(run, evidence.wished)
+        numbers[run["args"][0]] += run["retry_of_id"] is None  # a retry has the number of what it does over
         counts["runs"] += 1
         counts[run["status"]] += 1
         found = executed.get(run_id, [])
         counts["more than one execution"] += len(found) > 1
         for entry in run["attempts"]:
             counts[f"attempt ended by {entry['reason']}"] += 1
-        judging = Judging(run, found, evidence, verdict)
+        counts["retries"] += run["retry_of_id"] is not None
+        counts["unique"] += run["unique_key"] is not None
+        counts["expired"] += has_expired(run)
+        judging = Judging(run, found, evidence, verdict, claims.get(run_id))
         verdict.violations += [Violation(sentence, run_id) for sentence in judging.complaints()]
 
     for holder, late in verdict.late.items():
         for run_id in late[1:]:  # the one at hand cannot know; before the next it could
             said = f"{holder} began it after its cluster was lost, and {late[0]} before it"
             verdict.violations.append(Violation(said, run_id))
-    for run_id in executed.keys() - seen:
+    for run_id in executed.keys() - rows.keys():
         number = executed[run_id][0].number
         promise = evidence.promises.get(number)
         said = promise.value if promise else "never sent"
@@ -88,18 +108,50 @@ def judge(evidence: Evidence) -> Verdict:
             verdict.violations.append(Violation(f"number {number} was committed and has {numbers[number]} runs"))
         if promise is Promise.TAKEN_BACK and numbers[number]:
             verdict.violations.append(Violation(f"number {number} was rolled back and has a run"))
+        if promise is Promise.STANDING and numbers[number]:
+            verdict.violations.append(Violation(f"number {number} was answered by another run and has one"))
         if promise is Promise.IN_DOUBT and numbers[number] > 1:
             verdict.violations.append(Violation(f"number {number} was sent once and has {numbers[number]} runs"))
     for number in numbers.keys() - evidence.promises.keys():
         verdict.violations.append(Violation(f"number {number} has a run and was never sent"))
+    counts["claims"] = sum(event.what == "claimed" for event in evidence.events)
+    counts["workflows"] = len(evidence.workflows)
+    verdict.violations += [Violation(said, run) for said, run in of_all(evidence, rows, executed)]
     return verdict
+
+
+def of_all(
+    evidence: Evidence, rows: dict[uuid.UUID, together.Row], executed: dict[uuid.UUID, list[Execution]]
+) -> Iterator[together.Found]:
+    """What runs promise together."""
+    events = evidence.events
+    yield from together.of_keys(events)
+    yield from together.of_holds(events, [together.ALWAYS, *evidence.holds])
+    yield from together.of_crowds(events, executed)
+    yield from together.of_pace(events)
+    yield from together.of_retries(rows)
+    yield from together.of_flows(evidence.flows, evidence.workflows, rows.values(), evidence.wished_flows, events)
+
+
+def has_expired(run: Run) -> bool:
+    """It ended because nobody had begun it in time, and says so."""
+    return (
+        run["status"] == "CANCELLED"
+        and run["expires_at"] is not None
+        and run["expires_at"] <= run["finished_at"]
+        and run["failure_message"].startswith("Not started by ")
+    )
 
 
 class Judging:
     """One run: its row, its entries and its executions."""
 
-    def __init__(self, run: Run, executions: list[Execution], evidence: Evidence, verdict: Verdict) -> None:
+    def __init__(
+        self, run: Run, executions: list[Execution], evidence: Evidence, verdict: Verdict, claimed: datetime | None
+    ) -> None:
         self.run, self.executions, self.evidence, self.verdict = run, executions, evidence, verdict
+        self.claimed = claimed
+        """When it was claimed for the first time."""
         self.entries = [entry for entry in run["attempts"] if entry["reason"] != GIVEN_BACK]
         """Of the attempts that count."""
         self.kind = KINDS[run["task_path"].rpartition(".")[2]]
@@ -112,6 +164,7 @@ class Judging:
         yield from self.of_its_attempts()
         yield from self.of_its_end()
         yield from self.of_its_executions()
+        yield from self.of_its_expiry()
         is_talk = self.run["status"] == "SUCCESSFUL" and self.run["task_path"].endswith(".talks")
         if is_talk and self.evidence.log_lines.get(self.run["id"], 0) < LINES:
             yield "lines of its log are missing"
@@ -148,7 +201,8 @@ class Judging:
         """It ended as its task is meant to, was cancelled by somebody, or lost its worker again and again."""
         run, status, failure = self.run, self.run["status"], self.run["failure"]
         if status == "CANCELLED":
-            if run["id"] not in self.evidence.wished:
+            # Those of workflows are judged with their workflow.
+            if run["id"] not in self.evidence.wished and not has_expired(run) and run["workflow_id"] is None:
                 yield "it is cancelled, and nobody wished that"
         elif failure == "worker_lost":
             if run["attempt"] < run["max_attempts"]:
@@ -157,6 +211,16 @@ class Judging:
             yield f"it ended as {status}/{failure}: {run['failure_message']}"
         if status == "FAILED" and (not self.entries or self.entries[-1]["reason"] != failure):
             yield f"it failed by {failure}, and its last entry does not say so"
+
+    def of_its_expiry(self) -> Iterator[str]:
+        """What was not begun in time never is, and nothing else expires."""
+        run = self.run
+        if has_expired(run) and (self.executions or run["attempt"] or run["attempts"]):
+            yield f"it expired, although it was begun: {run['failure_message']}"
+        if run["expires_at"] and self.claimed and self.claimed > run["expires_at"] + NOTED_WITHIN:
+            yield f"it was claimed at {self.claimed}, after it had expired at {run['expires_at']}"
+        if run["args"][0] in self.evidence.late and run["retry_of_id"] is None and run["status"] != "CANCELLED":
+            yield f"it had expired before it was sent, and is {run['status']}"
 
     def of_its_executions(self) -> Iterator[str]:
         """At least once, a second time only after a recorded loss, and never beside a live claim."""

@@ -16,7 +16,8 @@ import psutil
 import psycopg
 
 from config import embedded
-from soak import ledger
+from soak import events, ledger
+from soak.events import Hold
 from soak.load import CALM, QUEUES
 from tasks_app.engine import process
 from tests.plugins.processes import RunningProcess
@@ -111,6 +112,10 @@ class Scene:
         self.faults: Counter[str] = Counter()
         self.silenced: set[str] = set()
         """The names of clusters that were frozen or killed as a whole, and so are to be declared lost."""
+        self.holds: list[Hold] = []
+        """Pauses and limits, each from when it was to be heeded by everybody."""
+        self.held: set[str] = set()
+        """Queues and tasks that a fault is just pausing or limiting."""
         self.is_database_taken = False
         """A fault is busy breaking it."""
 
@@ -185,7 +190,8 @@ class Scene:
         """Let the clusters do what is left, undisturbed; answers the runs that are not final in the end."""
         deadline = time.monotonic() + seconds
         query = "SELECT * FROM tasks_app_taskrun WHERE status IN ('READY', 'RUNNING')"
-        while left := exhaust(self.insist(query)):
+        flows = "SELECT id FROM tasks_app_workflow WHERE status IN ('READY', 'RUNNING')"
+        while (left := exhaust(self.insist(query))) or exhaust(self.insist(flows)):
             if time.monotonic() > deadline:
                 break
             for place in self.places:
@@ -236,6 +242,7 @@ def scene(folder: Path) -> Iterator[Scene]:
         process.adopt_orphans()  # what escapes from its cluster is found at the end
         server = Server(data, folder, **SETTINGS, **{ledger.URL: ledger_url})
         server.migrate()
+        events.create(server.connect)
         made = Scene(folder, server, ledger_url)
         stack.callback(kill_strays)
         yield made

@@ -22,6 +22,12 @@ logger = logging.getLogger("soak")
 LINES = 3
 """How many lines `talks` leaves in the run's log."""
 
+MOST_CROWDED = 2
+"""So many runs of `crowded` may be held at once."""
+
+PACE, BURST = 2, 3
+"""So many runs of `paced` may begin in a second, and so many at one moment."""
+
 
 class Unprintable(Exception):
     def __str__(self) -> str:
@@ -123,6 +129,50 @@ def dies_once(context: RunContext, number: int) -> int:
     with written(context, number):
         if context.attempt == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+
+# Tasks with promises of their own
+
+
+@task(takes_context=True, unique_by=("key",))
+def alone(context: RunContext, number: int, key: int) -> int:
+    """No two of one key at a time; who comes meanwhile is answered with the one that stands."""
+    with written(context, number):
+        return number
+
+
+@task(takes_context=True, unique_by=("key",), on_conflict="replace")
+def newest(context: RunContext, number: int, key: int) -> int:
+    """The same, and who comes meanwhile takes the place of the one that nobody has begun."""
+    with written(context, number):
+        return number
+
+
+@task(takes_context=True)
+def in_time(context: RunContext, number: int) -> int:
+    """Sent with a time after which it is not to begin."""
+    with written(context, number):
+        return number
+
+
+@task(takes_context=True)
+def gathers(context: RunContext, number: int, before: object) -> int:
+    """A step of a workflow that gets the results of what stands before it."""
+    with written(context, number):
+        return number
+
+
+@task(takes_context=True, max_running=MOST_CROWDED)
+def crowded(context: RunContext, number: int, seconds: float) -> int:
+    with written(context, number):
+        time.sleep(seconds)
+        return number
+
+
+@task(takes_context=True, rate=f"{PACE * 60}/m", burst=BURST)
+def paced(context: RunContext, number: int) -> int:
+    with written(context, number):
         return number
 
 
