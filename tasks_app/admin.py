@@ -109,7 +109,10 @@ class KnownValueFilter(admin.SimpleListFilter):
     field: str
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+        value = self.value()
+        if value and "\0" in value:  # which no row has, and PostgreSQL takes in no text
+            return queryset.none()
+        return queryset.filter(**{self.field: value}) if value else queryset
 
 
 class TaskFilter(KnownValueFilter):

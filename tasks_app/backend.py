@@ -22,12 +22,16 @@ from tasks_app.engine.context import RunContext
 from tasks_app.engine.submit import Call, RunResult, Submission
 from tasks_app.engine.unique import OnConflict, UniqueBy, check_rule, is_seconds
 from tasks_app.engine.wishes import Wishes, check_idempotency_key, wishes_of
+from tasks_app.jsonable import storable
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import GIVEN_BACK, QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 from tasks_app.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from tasks_app.workflows import Step
+
+LAST_YEAR = 9000
+"""A moment much later is none in some time zone."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -179,9 +183,13 @@ class PostgresBackend(BaseTaskBackend):
     supports_priority = True
 
     def validate_task(self, task: Task[..., Any]) -> None:
+        if not isinstance(task.priority, int) or isinstance(task.priority, bool):
+            raise InvalidTaskError("priority must be a whole number.")
+        check_moment("run_after", task.run_after)
         super().validate_task(task)
-        if not task.queue_name or len(task.queue_name) > QUEUE_NAME_LENGTH:
-            raise InvalidTaskError(f"A queue's name has 1 to {QUEUE_NAME_LENGTH} characters.")
+        name = task.queue_name
+        if not (isinstance(name, str) and 1 <= len(name) <= QUEUE_NAME_LENGTH and name == storable(name)):
+            raise InvalidTaskError(f"A queue's name has 1 to {QUEUE_NAME_LENGTH} characters, none of them NUL.")
         if len(task.module_path) > TASK_PATH_LENGTH:
             raise InvalidTaskError(f"The path of a task has at most {TASK_PATH_LENGTH} characters.")
         if isinstance(task, PostgresTask):
@@ -270,14 +278,23 @@ class PostgresBackend(BaseTaskBackend):
         return check_database_is_postgres()
 
 
+def check_moment(name: str, moment: object) -> None:
+    """Raises `InvalidTaskError` for what is no moment, or one that not every clock of the world could show."""
+    if moment is None:
+        return
+    if not isinstance(moment, datetime) or not timezone.is_aware(moment):
+        raise InvalidTaskError(f"{name} must be an aware datetime.")
+    if not 1900 <= moment.year <= LAST_YEAR:
+        raise InvalidTaskError(f"{name} must lie between the years 1900 and {LAST_YEAR}.")
+
+
 def check_expiry(task: PostgresTask[..., Any]) -> None:
     """Raises `InvalidTaskError` with one sentence."""
     if task.expires_after is not None and not is_seconds(task.expires_after):
         raise InvalidTaskError("expires_after must be a number of seconds above 0.")
     if task.expires_at is None:
         return
-    if not isinstance(task.expires_at, datetime) or not timezone.is_aware(task.expires_at):
-        raise InvalidTaskError("expires_at must be an aware datetime.")
+    check_moment("expires_at", task.expires_at)
     if task.run_after is not None and task.expires_at <= task.run_after:
         raise InvalidTaskError("expires_at must be after run_after: else nothing would ever begin.")
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+LONGEST_WAIT = 100 * 365 * 86_400.0
+"""Seconds between two attempts at most: a calendar has to reach so far."""
+
 
 class RetryLater(Exception):
     """Raised by a task: try this run again in so many seconds, if an attempt is left; without seconds, as usual."""
 
     def __init__(self, seconds: float | None = None, why: str = "") -> None:
-        if seconds is not None and not 0 <= seconds < float("inf"):
-            raise ValueError("A run is tried again in 0 or more seconds.")
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and 0 <= seconds <= LONGEST_WAIT):
+            raise ValueError("A run is tried again in 0 or more seconds, a hundred years at most.")
         super().__init__(why or "the task asked to be tried again")
         self.seconds = seconds
 
@@ -38,7 +42,7 @@ class RetryPolicy:
                 return error.seconds
         elif not isinstance(error, self.retry_on):
             return None
-        wait = min(self.backoff * 2.0 ** min(attempt - 1, 60), self.backoff_cap)
+        wait = min(self.backoff * 2.0 ** min(attempt - 1, 60), self.backoff_cap, LONGEST_WAIT)
         return wait * random.uniform(0.9, 1.1)
 
 

@@ -59,7 +59,10 @@ def limit(seconds: float | None) -> str:
 
 def moment(at: datetime) -> str:
     """An absolute time in full: `12 March 2026, 14:31:51 UTC`."""
-    local = timezone.localtime(at)
+    try:
+        local = timezone.localtime(at)
+    except OverflowError:  # written by somebody who went past every door: the last or first day of the calendar
+        local = at
     return f"{local.day} {local:%B %Y, %H:%M:%S} {local.tzname()}"
 
 

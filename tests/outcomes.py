@@ -288,6 +288,13 @@ def asks_for_another_try_at_once(context: RunContext, gate: str) -> int:
 
 
 @task
+def waits_for_ever() -> None:
+    later = RetryLater(1)
+    later.seconds = 1e300
+    raise later
+
+
+@task
 def holds_the_gil(path: str, number: int, seconds: int) -> None:
     """No other thread of its process runs meanwhile, so nobody there can report or give anything back."""
     writes_ledger.func(path, number)

@@ -148,7 +148,7 @@ class Holding:
                 except psycopg.DataError as error:
                     said = error.diag.message_primary or str(error)
                     outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
-                    outcome.progress = None
+                    outcome.progress, outcome.retry_in = None, None
                     taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
                 self._tell(connection, run, outcome, taken=taken is not None)
                 del self.done[0]

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
+from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg.rows import TupleRow
 
 from tasks_app.engine.connect import connect, execute_prepared
@@ -232,7 +233,8 @@ def declare(key: str, limits: Limits) -> None:
     and two callers could lock two tasks in different orders. It happens once after the code has changed.
     """
     if not execute_prepared(IS_DECLARED, {"key": key, "declared": json.dumps(limits), "age": age()})[0]:
-        with connect("dumbwaiter declares limits") as own:
+        # The caller expects Django's errors, as of any other enqueue.
+        with connections[DEFAULT_DB_ALIAS].wrap_database_errors, connect("dumbwaiter declares limits") as own:
             write(own, key, limits)
 
 

@@ -170,8 +170,7 @@ class Sentinel:
                 self.link.connect()
                 self.pool.work_ahead = True
                 self._listen()
-            for hint in self.link.hints():
-                self._heed(hint)
+            self._heed_hints()
             while self.lost:  # each is forgotten only when the database has it
                 if self.link.take_back(self.lost[0]):
                     self.pool.work_ahead = True
@@ -188,9 +187,15 @@ class Sentinel:
                 self.next_look = now + min(LOOK_AROUND_SECONDS, settings.LOST_AFTER_SECONDS / 2)
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
                 self.lost += self.link.held_by_nobody([child.claimed_by for child in self.pool.children.values()])
+            # What came with the answer to one of these statements waits in the connection, where no select sees it.
+            self._heed_hints()
         except psycopg.Error as error:
             self.link.disconnect(error)
             self._listen()
+
+    def _heed_hints(self) -> None:
+        for hint in self.link.hints():
+            self._heed(hint)
 
     def _listen(self) -> None:
         """Have the loop wake up when the database says something."""

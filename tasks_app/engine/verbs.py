@@ -333,10 +333,9 @@ def run_at(moment: datetime | None) -> Verb:
     if told is not None:
         if not isinstance(told, datetime) or told.tzinfo is None:
             raise InvalidTaskError("A moment is a datetime with a time zone.")
-        try:
-            told = told.astimezone(UTC)
-        except OverflowError:
-            raise InvalidTaskError("That moment is further away than any calendar reaches.") from None
+        if not 1900 <= told.year <= 9000:
+            raise InvalidTaskError("That moment is further away than any calendar reaches.")
+        told = told.astimezone(UTC)
 
     def why_not(run: Found) -> Reason | None:
         return unheld(run) or (SAME if run.run_after == told else DUE if run.is_due else None)

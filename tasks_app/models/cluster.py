@@ -81,9 +81,11 @@ class Cluster(models.Model):
         """
         wishes: dict[str, object] = {}
         if workers is not None:
-            if not 0 <= workers <= MOST_WORKERS:
+            if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= MOST_WORKERS:
                 raise ValueError(f"A cluster has 0 to {MOST_WORKERS} workers.")
             wishes["desired_workers"] = workers
+        if state is not None and state not in DesiredState.values:
+            raise ValueError(f"A cluster is to be one of {', '.join(DesiredState.values)}, not {state!r}.")
         if state is not None:
             wishes["desired_state"] = state
         with transaction.atomic():

@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from tasks_app import audit
 from tasks_app.audit import By
-from tasks_app.jsonable import storable
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 from tasks_app.pace import BadLimit, read_count, read_rate, told
 
@@ -49,7 +48,7 @@ class Policy(models.Model):
             raise BadLimit("The end of a pause needs a time zone.")
         if until is not None and until <= timezone.now():
             raise BadLimit("The end of a pause lies ahead of now.")
-        why = storable(str(why).strip(), 500)
+        why = audit.clip(str(why).strip(), audit.REASON_LENGTH)
         columns = {"paused_at": Now(), "paused_by": audit.actor_of(by).user, "pause_reason": why}
         details = {"until": until.isoformat()} if until else {}
         return cls._set(name, {**columns, "paused_until": until}, "pause", by, why, details)

@@ -223,3 +223,27 @@ def test_in_a_broken_transaction_nothing_is_stored() -> None:
         outcomes.succeeds.enqueue()
 
     assert not TaskRun.objects.exists()
+
+
+FAR = datetime.max.replace(tzinfo=timezone.get_fixed_timezone(-14 * 60))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"run_after": FAR}, "between the years 1900 and 9000"),
+        ({"run_after": timedelta(seconds=3)}, "aware datetime"),
+        ({"run_after": "tomorrow"}, "aware datetime"),
+        ({"expires_at": FAR}, "between the years 1900 and 9000"),
+        ({"expires_at": datetime.min.replace(tzinfo=timezone.get_fixed_timezone(14 * 60))}, "between the years"),
+        ({"priority": True}, "whole number"),
+        ({"priority": "1"}, "whole number"),
+        ({"queue_name": "a\0b"}, "none of them NUL"),
+        ({"queue_name": "\ud800"}, "none of them NUL"),
+        ({"queue_name": 7}, "none of them NUL"),
+    ],
+)
+def test_what_no_row_could_keep_is_refused_before_it_is_one(options: Any, sentence: str) -> None:
+    with pytest.raises(InvalidTaskError, match=sentence):
+        outcomes.succeeds.using(**options).enqueue()
+    assert not TaskRun.objects.exists()

@@ -1,5 +1,7 @@
 """A failed attempt that is not the end of the run."""
 
+from typing import Any
+
 import pytest
 
 from tasks_app.models import Failure, Status, TaskRun
@@ -72,3 +74,20 @@ def test_a_task_asks_for_another_try(qcluster: ClusterFactory) -> None:
     run = finished(result)
     assert run.return_value == 2
     assert (run.tries[1].started_at - run.tries[0].ended_at).total_seconds() >= 0.49  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e30, float("inf"), float("nan"), True, "soon"])
+def test_a_wait_that_no_calendar_knows_is_refused_where_it_is_asked_for(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="0 or more seconds"):
+        RetryLater(seconds)
+
+
+def test_a_wait_that_the_database_refuses_fails_the_run_and_not_its_worker(qcluster: ClusterFactory) -> None:
+    """Nobody can ask for one any more, but for a task that writes to the exception itself."""
+    qcluster(WORKERS=1)
+    odd, next_one = outcomes.waits_for_ever.enqueue(), outcomes.succeeds.enqueue()
+
+    run = finished(odd)
+    assert (run.status, run.failure, run.attempt) == (Status.FAILED, "error", 1)
+    assert (run.failure_message or "").startswith("The result cannot be stored")
+    assert finished(next_one).status == Status.SUCCESSFUL
