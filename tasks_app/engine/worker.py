@@ -54,6 +54,10 @@ LISTEN_EVERY = 0.001
 LOOK_AGAIN = 0.05
 """Seconds until another look, when what a claim did not find could be claimed a moment later."""
 
+STAND_BACK = (60.0, 0.05)
+"""For so many seconds after this worker met a task that its code does not have, an idle one that is woken waits so long
+before it looks: whoever has newer code shall come first."""
+
 PATIENCE = (0.05, 2.0)
 """Seconds between tries while the database does not take a statement: the first, and the longest."""
 
@@ -83,6 +87,7 @@ class Worker:
         """Tasks of which a run was met that was sent without the limit that they have."""
         self._claimed_at = 0.0
         self._listened_at = 0.0
+        self._stands_back_until = 0.0
         self._connection: Connection | None = None
         self._pause = 0.0
 
@@ -272,6 +277,8 @@ class Worker:
         self.printed.flush_rest()
         self.run_log.end()
         outcome.progress = self.reporter.end()
+        if outcome.is_unknown:
+            self._stands_back_until = time.monotonic() + STAND_BACK[0]
         self.holding.done.append((run, outcome))
 
     def announce(self, run: ClaimedRun) -> None:
@@ -292,6 +299,8 @@ class Worker:
         process.title(self.cluster, "worker idle")
         self.channel.say(IDLE)
         self._listen(None)
+        if time.monotonic() < self._stands_back_until:
+            self._listen(STAND_BACK[1])
         self.woken = True
 
     def _listen(self, wait: float | None) -> None:
