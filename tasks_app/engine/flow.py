@@ -129,7 +129,7 @@ def value_of(shape: Shape, states: States) -> Any:
         return shape
     if "group" in shape:
         return [value_of(member, states) for member in shape["group"]]
-    return value_of(shape["chain"][-1], states)
+    return value_of(shape["chain"][-1], states) if shape["chain"] else None
 
 
 def steps_in(value: Any) -> list[int]:

@@ -205,3 +205,7 @@ def test_a_flow_is_told_in_words() -> None:
 
     names = [place.step.task.name for place in Layout(part).places]  # type: ignore[union-attr]
     assert flow.told(Layout(part).shape, names) == "adds, 3 x tells, adds"
+
+
+def test_a_chain_of_nothing_has_no_result() -> None:
+    assert flow.value_of({"group": [{"chain": []}, 0]}, {0: "S"}) == [None, 0]
