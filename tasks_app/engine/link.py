@@ -143,6 +143,11 @@ class Link:
         more = (fire_in, *row[7:10], limited)
         return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, *more)
 
+    def is_held(self, claimed_by: str, begun: list[uuid.UUID]) -> bool:
+        """A worker has taken runs beside those that it began."""
+        row = self.db.execute(statements.HOLDS_REST, {"holder": claimed_by, "begun": begun}).fetchone()
+        return row is not None
+
     def release_rest(self, claimed_by: str, begun: list[uuid.UUID], before: datetime) -> int:
         """Give away what a worker took before that moment and has not begun; answers how many runs that were."""
         query = {"holder": claimed_by, "begun": begun, "before": before}

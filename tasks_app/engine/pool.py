@@ -15,7 +15,7 @@ import psutil
 from django.conf import settings
 
 from tasks_app.engine import process, worker
-from tasks_app.engine.slots import Slot, Slots
+from tasks_app.engine.slots import CLAIMING, Slot, Slots
 
 logger = logging.getLogger("dumbwaiter.sentinel")
 
@@ -47,8 +47,8 @@ class Child:
     killed_because: str = ""
     opens_at: float = float("inf")
     """While it is idle: when a rate opens that it found closed, by the monotonic clock."""
-    place: tuple[int, int, int] = (0, 0, 0)
-    """How far it was in its batch when the sentinel last looked."""
+    place: tuple[int, int, int, bool] = (0, 0, 0, True)
+    """How far it was in its batch when the sentinel last looked, and whether the database had runs of it."""
 
 
 @dataclass
@@ -246,20 +246,26 @@ class Pool:
                 logger.error("worker %d is ended: %s", child.number, child.killed_because)
                 process.kill_group(child.pid)
 
-    def standing(self) -> list[Child]:
+    def standing(self, is_held: Callable[[str, list[uuid.UUID]], bool]) -> list[Child]:
         """Workers that were told a look ago to begin no more of their batch, and have not moved since.
 
         A task that never lets another thread run, or a process that somebody stopped, keeps its own run, but not those
         taken beside it. The first look that finds a worker where it was revokes the batch, and only the next one
         answers it, so that what it begins meanwhile is seen.
+
+        One that is claiming may as well wait for the database. It stands if that has runs for it, look after look:
+        `is_held` answers whether a holder has other runs than those that it began.
         """
         found: list[Child] = []
         if time.monotonic() < self._looked_at + LOOK_EVERY:
             return found
         self._looked_at = time.monotonic()
         for child in self.children.values():
-            place = batch, taken, begun = child.slot.place
-            if place == child.place and taken > begun:
+            batch, taken, begun = child.slot.place
+            is_still = child.place[:3] == (batch, taken, begun) and taken > begun
+            is_known = taken != CLAIMING or (is_still and is_held(child.claimed_by, child.slot.begun))
+            place = batch, taken, begun, is_known
+            if is_still and place == child.place and is_known:
                 if child.slot.revoked == batch:
                     found.append(child)
                 child.slot.revoke(batch)

@@ -250,7 +250,7 @@ class Sentinel:
         for run_id in beat.to_cancel:
             self.pool.cancel(run_id)
         self.pool.end_the_greedy()
-        for child in self.pool.standing():
+        for child in self.pool.standing(self.link.is_held):
             if given := self.link.release_rest(child.claimed_by, child.slot.begun, beat.at):
                 self.pool.work_ahead = True
                 logger.warning("worker %d stands still: %d runs that it took go to others", child.number, given)

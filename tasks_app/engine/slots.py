@@ -12,6 +12,9 @@ from collections.abc import Iterator
 BATCH = 100
 """The most runs that a worker holds at once."""
 
+CLAIMING = 2**32 - 1
+"""Instead of how many runs a batch has: its claim is under way."""
+
 HOLDER_BYTES = 128
 COUNT = struct.Struct("<I")
 DEADLINE = struct.Struct("<d")
@@ -71,6 +74,7 @@ class Slot:
         self.end()
         self.opens(math.inf)
         self._batch = self.revoked
+        self.claiming()
         self.claimed(0)
         name = holder.encode()[:HOLDER_BYTES]
         self._memory[self._start : self._count_at] = name.ljust(HOLDER_BYTES, b"\0")
@@ -92,9 +96,13 @@ class Slot:
         self._begun = 0
         COUNT.pack_into(self._memory, self._count_at, 0)
 
-    def claimed(self, count: int) -> None:
-        """Another batch was taken, of so many runs."""
+    def claiming(self) -> None:
+        """Another batch is asked for: from now on the database may have runs for this worker that it does not know."""
         self._batch = (self._batch + 1) % 2**32
+        TAKEN.pack_into(self._memory, self._taken_at, self._batch, CLAIMING)
+
+    def claimed(self, count: int) -> None:
+        """The batch that was asked for is known, with so many runs."""
         TAKEN.pack_into(self._memory, self._taken_at, self._batch, count)
 
     def give_up_rest(self) -> None:
@@ -145,7 +153,10 @@ class Slot:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """How far its worker is: the number of the batch, its runs, how many have begun. The same twice: it stands."""
+        """How far its worker is: the number of the batch, its runs or `CLAIMING`, how many have begun.
+
+        The same twice: it stands, or waits for the database.
+        """
         batch, taken = TAKEN.unpack_from(self._memory, self._taken_at)
         return batch, taken, COUNT.unpack_from(self._memory, self._count_at)[0]
 

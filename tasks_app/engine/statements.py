@@ -278,8 +278,12 @@ WITH run AS (
 SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
 """
 
-# The rest of a batch whose worker stands still in the middle of it, for the sentinel to give away. What the worker
-# takes after that moment is another batch.
+# The rest of a batch whose worker stands still, in the middle of it or before it heard what its claim got it, for the
+# sentinel to give away. What the worker takes after that moment is another batch.
+HOLDS_REST = """
+SELECT 1 FROM tasks_app_taskrun WHERE claimed_by = %(holder)s AND status = 'READY' AND id <> ALL (%(begun)s::uuid[])
+LIMIT 1
+"""
 RELEASE_REST = """
 WITH run AS (
   UPDATE tasks_app_taskrun SET claimed_by = NULL, claimed_at = NULL, attempt = attempt - 1,

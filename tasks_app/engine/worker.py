@@ -155,6 +155,7 @@ class Worker:
         self._adapt()
         runs: list[ClaimedRun] = []
         moved = may_claim = False
+        self.holding.slot.claiming()
         for place, queue in enumerate(self.queues):
             claim = {"queue": queue, "me": self.me, "limit": self.batch, "slow": BATCH_SECONDS}
             may_claim = self.holding.slot.is_leased and not (self.stopping or self.is_quiet)

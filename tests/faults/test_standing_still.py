@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from tasks_app.engine import statements
-from tests.faults.play import read, send, wait_for
+from tests.faults.play import held_up, read, send, wait_for
 from tests.server import Server
 from tests.waiting import wait_until
 
@@ -141,6 +141,27 @@ def test_a_worker_that_goes_on_begins_nothing_that_was_given_to_others(server: S
 
     wait_until(lambda: count(server, "SUCCESSFUL") == 300, seconds=30, what="all to be final")
     assert set(server.executions().values()) == {1}
+
+
+def test_what_a_worker_claimed_without_hearing_of_it_goes_to_others(server: Server) -> None:
+    """It is stopped in the middle of its claim, which the database then makes good."""
+    first = server.qcluster(WORKERS=1)
+    with held_up(server, "tasks_app_taskrun", "old.claimed_by IS NULL AND new.claimed_by IS NOT NULL") as claim:
+        server.enqueue(5)
+        claim.wait_for_session("worker")
+        worker = first.titled("worker")[0]
+        worker.suspend()
+        claim.let_go()
+        wait_until(lambda: count(server, "READY", "claimed_by IS NOT NULL"), what="the claim to be made good")
+    server.qcluster(WORKERS=1)
+
+    server.wait_until_all_final()
+    assert server.executions() == Counter(range(5))
+    first.wait_for_output("stands still")
+    worker.resume()
+    assert wait_for(server, send(server, "succeeds"))["status"] == "SUCCESSFUL"
+    assert first.stop() == 0
+    assert server.executions() == Counter(range(5))
 
 
 def count(server: Server, status: str, also: str = "true") -> int:
