@@ -81,7 +81,7 @@ WITH now AS (SELECT clock_timestamp() AS at), done AS (
   FROM now, unnest(%(ids)s::uuid[], %(copies)s::uuid[]) AS copy(old, id)
   JOIN tasks_app_taskrun AS old ON old.id = copy.old
   WHERE NOT EXISTS (SELECT FROM tasks_app_taskrun AS again
-    WHERE again.retry_of_id = old.id AND again.status IN ('READY', 'RUNNING'))
+    WHERE again.retry_of_id = old.id AND (again.status IN ('READY', 'RUNNING') OR NOT %(anew)s))
   RETURNING retry_of_id AS id, CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint)
 """
 
@@ -118,7 +118,8 @@ SELECT run.id, run.status, run.claimed_by IS NOT NULL, run.cancel_requested_at I
   (SELECT true FROM tasks_app_workflow AS workflow
     WHERE workflow.id = run.workflow_id AND workflow.status IN ('READY', 'RUNNING')) IS NOT NULL,
   (SELECT true FROM tasks_app_taskrun AS again
-    WHERE again.retry_of_id = run.id AND again.status IN ('READY', 'RUNNING') LIMIT 1) IS NOT NULL
+    WHERE again.retry_of_id = run.id AND again.status IN ('READY', 'RUNNING') LIMIT 1) IS NOT NULL,
+  (SELECT true FROM tasks_app_taskrun AS again WHERE again.retry_of_id = run.id LIMIT 1) IS NOT NULL
 FROM tasks_app_taskrun AS run WHERE run.id = ANY (%(ids)s::uuid[])
 """
 
@@ -138,7 +139,8 @@ class Found:
     is_unready: bool
     is_keeping_its_key: bool
     is_in_workflow: bool
-    is_retried: bool
+    is_being_retried: bool
+    was_retried: bool
 
     @property
     def has_ended(self) -> bool:
@@ -154,6 +156,7 @@ HELD = ("is held by a worker", "are held by workers")
 STOPPING = ("is being cancelled already", "are being cancelled already")
 SUCCESSFUL = ("was successful", "were successful")
 RETRIED = ("has a retry that has not ended", "have a retry that has not ended")
+SENT_BEFORE = ("was sent once more before", "were sent once more before")
 UNREADY = ("never got the results that it waited for", "never got the results that they waited for")
 IN_WORKFLOW = ("belongs to a workflow that has not ended", "belong to a workflow that has not ended")
 KEYED = ("keeps its unique key for a time yet", "keep their unique keys for a time yet")
@@ -213,8 +216,11 @@ def cancel(by: By, why: str) -> Verb:
     return Verb("cancel", "cancelled", on(CANCELLABLE, CANCEL, said=storable(said, 500)), why_not)
 
 
-def retry(by: By, successful_too: bool) -> Verb:
+def retry(by: By, successful_too: bool, anew: bool) -> Verb:
     """Make a new run of each with the same task, arguments and options, due now; one unfinished retry a run.
+
+    One whose retry has ended is sent again only with `anew`. Of many that failed, some are retries of others among
+    them: the newest of a line stands for it, or the work would double each time.
 
     It belongs to whoever asks, and of code to whom the old one belonged. It is a plain run of its own: no part of the
     old one's workflow or schedule, without its unique and idempotency keys and its expiry, and so it may run beside
@@ -225,7 +231,9 @@ def retry(by: By, successful_too: bool) -> Verb:
     def why_not(run: Found) -> Reason | None:
         if run.status not in statuses:
             return SUCCESSFUL if run.has_ended else UNFINISHED
-        return RETRIED if run.is_retried else UNREADY if run.is_unready else None
+        if run.is_being_retried or (run.was_retried and not anew):
+            return RETRIED if run.is_being_retried else SENT_BEFORE
+        return UNREADY if run.is_unready else None
 
     user = actor_of(by).user
     lock = on(RETRYABLE, LOCK, statuses=statuses)
@@ -233,7 +241,7 @@ def retry(by: By, successful_too: bool) -> Verb:
     def act(ids: list[uuid.UUID], locked: str) -> set[uuid.UUID]:
         mine = sorted(lock(ids, locked))
         copies = [new_id() for _ in mine]
-        given = {"ids": mine, "copies": copies, "owner": user.pk if user else None}
+        given = {"ids": mine, "copies": copies, "owner": user.pk if user else None, "anew": anew}
         return {row[0] for row in execute(RETRY + AND_NOTIFY, given)} if mine else set()
 
     return Verb("retry", "sent once more", act, why_not)
@@ -245,8 +253,8 @@ def delete() -> Verb:
     def why_not(run: Found) -> Reason | None:
         if not run.has_ended:
             return UNFINISHED
-        if run.is_retried or run.is_in_workflow:
-            return RETRIED if run.is_retried else IN_WORKFLOW
+        if run.is_being_retried or run.is_in_workflow:
+            return RETRIED if run.is_being_retried else IN_WORKFLOW
         return KEYED if run.is_keeping_its_key else None
 
     def act(ids: list[uuid.UUID], locked: str) -> set[uuid.UUID]:

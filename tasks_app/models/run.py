@@ -128,12 +128,12 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         return acts.perform(verbs.cancel(by, why), self, by, why)
 
     def retry(self, *, by: By = None, why: str = "", successful_too: bool = False) -> Tally:
-        """Send what failed or was cancelled once more, as new runs of their own; one unfinished retry a run."""
+        """Send what failed or was cancelled once more, as new runs of their own; what was sent so before stays."""
         from tasks_app.clock import database_now
         from tasks_app.engine import acts, verbs
 
         # Its own retries may have failed, too, before it is done with the others: those are not meant.
-        return acts.perform(verbs.retry(by, successful_too), self, by, why, before=database_now())
+        return acts.perform(verbs.retry(by, successful_too, anew=False), self, by, why, before=database_now())
 
     def delete_runs(self, *, by: By = None, why: str = "") -> Tally:
         """Delete what has ended, with its log and its files; runs of a workflow that goes on are left."""
@@ -412,10 +412,10 @@ class TaskRun(models.Model):
         return bool(tally.changed or verbs.STOPPING in tally.reasons)
 
     def retry(self, why: str = "", *, by: By = None, successful_too: bool = False) -> TaskRun | None:
-        """Send it once more if it failed or was cancelled, as `TaskRunQuerySet.retry`; answers its newest retry."""
+        """Send it once more if it failed or was cancelled and no retry of it goes on; answers its newest retry."""
         from tasks_app.engine import verbs
 
-        self._act(verbs.retry(by, successful_too), by, why)
+        self._act(verbs.retry(by, successful_too, anew=True), by, why)
         return TaskRun.objects.filter(retry_of=self.pk).newest().first()
 
     def delete_run(self, why: str = "", *, by: By = None) -> bool:

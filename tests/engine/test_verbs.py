@@ -498,6 +498,16 @@ def test_once_a_retry_has_ended_there_can_be_another() -> None:
     assert first and second and first != second
 
 
+def test_of_many_only_the_newest_of_a_line_of_retries_is_sent_once_more() -> None:
+    old = one(status=Status.FAILED)
+    for tries in (1, 2, 3):
+        assert str(TaskRun.objects.failed().retry()).startswith("1 run was sent once more.")
+        TaskRun.objects.ready().update(status=Status.FAILED, finished_at=database_now())
+        assert TaskRun.objects.count() == 1 + tries
+    assert TaskRun.objects.filter(retry_of=old).count() == 1
+    assert str(TaskRun.objects.filter(pk=old.pk).retry()) == "0 runs were sent once more. 1 was sent once more before."
+
+
 def test_many_who_ask_at_the_same_moment_get_one_retry() -> None:
     old = stored(20, status=Status.FAILED)
     for _ in range(5):
