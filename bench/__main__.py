@@ -61,7 +61,7 @@ class Bench:
 
     def measure(self, contender: Contender) -> None:
         """Everything that every contender is asked, once."""
-        only_drained = contender.name == "sql_floor"
+        parts = {"drain", "enqueue"} if contender.name == "sql_floor" else PARTS
         steps: dict[str, Callable[[], None]] = {
             "drain": lambda: self.drain(contender, "noop"),
             "busy": lambda: self.drain(contender, "busy"),
@@ -71,7 +71,7 @@ class Bench:
             "producers": lambda: self.latency(contender, "start_latency_8_producers_ms"),
         }
         for part, step in steps.items():
-            if part in self.options.parts and (part == "drain" or not only_drained):
+            if part in self.options.parts and part in parts:
                 self.carefully(f"{contender.name}, {part}", step)
 
     def carefully(self, what: str, step: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -513,11 +514,12 @@ def test_many_who_ask_at_the_same_moment_get_one_retry() -> None:
     for _ in range(5):
         started = threading.Barrier(4)
 
-        def ask(started: threading.Barrier = started) -> Any:
+        def ask(ids: frozenset[uuid.UUID], started: threading.Barrier = started) -> Any:
             started.wait(10)
-            return TaskRun.objects.filter(pk__in=[run.pk for run in old]).retry()
+            return TaskRun.objects.filter(pk__in=ids).retry()
 
-        asking = [in_thread(ask) for _ in range(4)]
+        ids = frozenset(run.pk for run in old)
+        asking = [in_thread(partial(ask, ids)) for _ in range(4)]
         for thread, _ in asking:
             thread.join(20)
         assert sum(answers[0].changed for _, answers in asking) == 20
