@@ -15,16 +15,23 @@ import django
 from config import embedded
 from config.local import BASE_DIR
 
+OWN = (
+    "DEBUG", "IDEMPOTENCY_SECONDS", "LOG_LEVEL", "MAX_ATTEMPTS", "OPEN_ACCESS", "RECYCLE_AFTER", "RETENTION",
+    "TIME_ZONE", "WORKER_MEMORY_MB",
+)  # fmt: skip
+"""Settings whose defaults the soak goes by, whatever somebody has exported."""
 
-def prepare_environment(database_url: str) -> None:
-    """The settings of a server, whatever its owner has exported."""
-    for name in ("DEBUG", "OPEN_ACCESS", "RECYCLE_AFTER", "WORKER_MEMORY_MB", "MAX_ATTEMPTS", "LOG_LEVEL", "TIME_ZONE"):
+
+def prepare_environment(folder: Path) -> None:
+    """The settings of a server that keeps everything in this folder."""
+    for name in OWN:
         os.environ.pop(name, None)
     os.environ.update(
-        DATABASE_URL=database_url,
+        DATABASE_URL=embedded.url(folder / "product" / "postgres"),
+        MEDIA_ROOT=str(folder / "media"),  # a prune takes what it finds there for its own
         SECRET_KEY="only-for-the-soak-" * 4,
         ALLOWED_HOSTS="localhost",
-        DJANGO_SETTINGS_MODULE="config.settings",
+        DJANGO_SETTINGS_MODULE="soak.settings",
     )
     django.setup()
 
@@ -41,7 +48,7 @@ def main() -> int:
     # Not under a home: the database server may run as another user, who could not get there.
     with tempfile.TemporaryDirectory(prefix="dumbwaiter-soak-") as scratch:
         folder = Path(scratch)
-        prepare_environment(embedded.url(folder / "product" / "postgres"))
+        prepare_environment(folder)
         from soak.course import Course
         from soak.scene import scene
 

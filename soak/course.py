@@ -8,15 +8,22 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from django.conf import settings
+from django.db import connections
 
 from soak import events, ledger, proof
 from soak.events import Event
 from soak.faults import FAULTS, Trouble, undo_everything
 from soak.load import Load
 from soak.memory import Memory
+from soak.promises import RUNS_OF
 from soak.scene import Scene, exhaust, until
+from tasks_app.clock import database_now
+from tasks_app.retention import prune
 
 SECONDS_TO_DRAIN = 60.0
 """After the last fault every run is final within this time: the longest waits are a few seconds of run_after, of
@@ -25,6 +32,7 @@ backoff, and until a silent cluster counts as lost."""
 MOST_TOLD = 10
 """Violations are all counted; so many are told with the history of their run."""
 
+PROMISED = ("unique", "expired", "scheduled", "retries", "workflows")
 
 NAMES = re.compile(r"\S*\d[\d:.+-]*\S*")
 """Ids, holders, numbers and times, without which sentences of one kind are the same."""
@@ -39,6 +47,7 @@ class Course:
         self.trouble = Trouble(scene, f"{seed}/faults", [one for one in FAULTS if not faults or one.__name__ in faults])
         self.memory = Memory(scene)
         self.verdict = proof.Verdict()
+        self.pruned = datetime.max.replace(tzinfo=UTC)
 
     def run(self) -> bool:
         """Answers whether everything was proved."""
@@ -59,12 +68,13 @@ class Course:
             time.sleep(0.02)
         undo_everything(scene)
         self.load.await_end()
-        scene.complaints += self.load.complaints
+        scene.complaints += self.load.notes.complaints
         scene.say("the faults are over")
         left = scene.drain(SECONDS_TO_DRAIN)
         scene.say(f"{len(left)} runs are not final" if left else "every run is final")
         for run in left[:MOST_TOLD]:  # told as they are now, because a cluster that stops gives back what it holds
             scene.complaints += [f"run {run['id']} is not final:", *(f"    {line}" for line in proof.history(run, []))]
+        self.prune()
         self.memory.look()
         scene.complaints += self.memory.complaints()
         scene.stop_all()
@@ -76,6 +86,12 @@ class Course:
         self.verdict.counts["lost by themselves"] = sum(row["name"] not in scene.silenced for row in lost)
         return not (scene.complaints or self.verdict.violations)
 
+    def prune(self) -> None:
+        """Once more, after everything has ended: whatever is not kept has to go."""
+        self.pruned = database_now()
+        prune(why="The soak is over.")
+        connections.close_all()
+
     def look_after(self) -> None:
         for place in self.scene.places:
             place.look_after()
@@ -86,26 +102,24 @@ class Course:
     def evidence(self) -> proof.Evidence:
         scene = self.scene
         gone = exhaust(scene.insist("SELECT id FROM tasks_app_cluster WHERE lost_at IS NOT NULL"))
-        lines = exhaust(scene.insist("SELECT run_id, count(*) AS n FROM tasks_app_runlog GROUP BY 1"))
         return proof.Evidence(
             runs=self.runs(),
             executions=ledger.executions(scene.ledger_url),
-            promises=self.load.promises,
-            wished=self.load.wished,
+            notes=self.load.notes,
             lost_clusters={row["id"].hex[:12] for row in gone},
-            log_lines={row["run_id"]: row["n"] for row in lines},
+            lines=exhaust(scene.insist(events.LINES)),
             events=[Event(**row) for row in exhaust(scene.insist(events.QUERY))],
             holds=scene.holds,
-            late=self.load.late,
-            flows=self.load.flows,
-            workflows=exhaust(scene.insist("SELECT * FROM tasks_app_workflow ORDER BY enqueued_at, id")),
-            wished_flows=self.load.wished_flows,
+            workflows=exhaust(scene.insist(events.FLOWS)),
+            acts=exhaust(scene.insist(events.ACTS)),
+            rules=settings.RETENTION,
+            pruned=self.pruned,
         )
 
     def runs(self) -> Iterator[proof.Run]:
         """One by one, because a long soak has many."""
         with self.scene.server.connect() as connection, connection.transaction(), connection.cursor("runs") as cursor:
-            yield from cursor.execute("SELECT * FROM tasks_app_taskrun ORDER BY enqueued_at, id")
+            yield from cursor.execute(events.RUNS)
 
     # The report
 
@@ -113,12 +127,16 @@ class Course:
         counts, scene = self.verdict.counts, self.scene
         statuses = ", ".join(f"{counts[name]:,} {name.lower()}" for name in ("SUCCESSFUL", "FAILED", "CANCELLED"))
         yield f"runs        {counts['runs']:,}: {statuses}"
-        promises = (f"{counts[promise.value]:,} {promise.value}" for promise in proof.Promise)
-        yield f"sent        {', '.join(promises)}; {len(self.load.wished):,} wished cancelled"
+        promises = {promise.value: counts[promise.value] for promise in RUNS_OF}
+        yield f"sent        {_listed(promises)}; {len(self.load.notes.wished):,} wished cancelled"
         yield f"executions  {counts['executions']:,}; {counts['more than one execution']:,} runs had more than one"
         yield (
-            f"promises    {_listed({name: counts[name] for name in ('unique', 'expired', 'retries', 'workflows')})} "
+            f"promises    {_listed({name: counts[name] for name in PROMISED})} "
             f"of {counts['claims']:,} claims, under {len(scene.holds)} pauses and limits"
+        )
+        yield (
+            f"gone        {counts['gone']:,} runs, {counts['deleted']:,} of them deleted by somebody, "
+            f"{counts['workflows gone']:,} workflows"
         )
         attempts = {name: n for name, n in sorted(counts.items()) if name.startswith("attempt ended")}
         yield f"attempts    {_listed({name.rpartition(' ')[2]: n for name, n in attempts.items()})}"
@@ -146,7 +164,9 @@ class Course:
                 yield from (f"      {line}" for line in self.history(violation.run))
 
     def history(self, run_id: uuid.UUID) -> list[str]:
-        rows: list[dict[str, Any]] = exhaust(self.scene.insist("SELECT * FROM tasks_app_taskrun WHERE id = %s", run_id))
+        rows: list[dict[str, Any]] = exhaust(
+            self.scene.insist(f"SELECT * FROM ({events.RUNS}) AS run WHERE id = %s", run_id)
+        )
         executions = self.verdict.by_run.get(run_id, [])
         if not rows:
             return [f"no row; executions: {executions}"]

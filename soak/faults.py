@@ -12,11 +12,11 @@ from random import Random
 
 import psutil
 import psycopg
-from django.db import Error, connections
+from django.db import Error, connection, connections
 from django.utils import timezone
 
 from soak.events import Hold
-from soak.load import QUEUES
+from soak.promises import QUEUES
 from soak.scene import WORKERS, Place, Scene, Steps, exhaust, until
 from tasks_app.models import Queue, TaskLimit
 from tasks_app.models.cluster import DesiredState
@@ -125,13 +125,22 @@ def kill_busy_workers(scene: Scene, choice: Random) -> Steps[None]:
     yield from _kill_workers(scene, choice, "busy")
 
 
+@fault
+def kill_pruning_workers(scene: Scene, choice: Random) -> Steps[None]:
+    """Between two of its batches, or in one."""
+    yield from _kill_workers(scene, choice, "pruning")
+
+
+TITLES = {"idle": "worker idle", "pruning": "worker prunes"}
+
+
 def _kill_workers(scene: Scene, choice: Random, which: str) -> Steps[None]:
     with a_place(scene, choice) as place:
         for _ in range(choice.randint(1, 4)):
             found: list[psutil.Process] = []
 
             def look(found: list[psutil.Process] = found) -> list[psutil.Process]:
-                found[:] = place.titled("worker idle") if which == "idle" else place.busy_workers()
+                found[:] = place.busy_workers() if which == "busy" else place.titled(TITLES[which])
                 return found
 
             yield from until(look)
@@ -439,10 +448,15 @@ def a_policy(scene: Scene, name: str) -> Iterator[None]:
 
 
 def _dutifully(scene: Scene, act: Callable[[], object]) -> Steps[None]:
-    """As code of the project does it, again and again until the database takes it."""
+    """As code of the project does it, again and again until the database takes it.
+
+    Never long at once: another fault may have locked what it waits for, and cannot go on meanwhile.
+    """
     while True:
         yield from scene.insist("SELECT 1")
         try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '200ms'")
             act()
             return
         except Error:

@@ -6,26 +6,23 @@ import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import Enum
+from datetime import datetime, timedelta
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
 from django.db import DataError, Error, IntegrityError, ProgrammingError, connections, transaction
 from django.utils import timezone
 from django_q.tasks import async_task
 
 from soak import tasks
+from soak.promises import CALM, KEYS, KINDS, QUEUES, STEPS, Answer, Notes, Promise, Sent, Shape
+from soak.steering import Steering
+from soak.timetable import Timetable
 from tasks_app.backend import PostgresBackend, PostgresTask
 from tasks_app.engine.submit import RunResult, Submission
 from tasks_app.engine.wishes import KeyReused
-from tasks_app.models import Failure, OnFailure, Status, TaskRun, TaskRunQuerySet, Workflow
+from tasks_app.models import OnFailure, TaskRun
 from tasks_app.workflows import PREVIOUS, Flow, chain, group
-
-QUEUES = ("calm", "default", "rough")
-CALM = "calm"
-"""The queue of tasks that harm nobody: the only one of the cluster whose memory is watched."""
 
 PAUSE_SECONDS = 0.06
 """Between two acts of the producer, on the average."""
@@ -33,78 +30,8 @@ PAUSE_SECONDS = 0.06
 BACKLOG = 600
 """With so many unfinished runs it waits: more of them would only make the end of the soak longer."""
 
-
-class Promise(Enum):
-    """What an enqueue was answered with."""
-
-    KEPT = "committed"
-    TAKEN_BACK = "rolled back"
-    STANDING = "answered by a run that stood, or replaced"
-    IN_DOUBT = "the answer to the commit was lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A task, how often it is drawn, and how its runs end when nothing happens to them."""
-
-    weight: float
-    status: str
-    failure: str | None = None
-    longest: float = 0.0
-    """Tasks that last take a number of seconds up to this."""
-    is_rough: bool = False
-    """It harms its worker or whoever shares it."""
-
-
-KINDS = {
-    "quick": Kind(30, Status.SUCCESSFUL),
-    "naps": Kind(12, Status.SUCCESSFUL, longest=0.2),
-    "naps_async": Kind(3, Status.SUCCESSFUL, longest=0.1),
-    "progresses": Kind(2, Status.SUCCESSFUL, longest=3.0),
-    "talks": Kind(4, Status.SUCCESSFUL, longest=0.3),
-    "succeeds_at_last": Kind(2, Status.SUCCESSFUL),
-    "asks_for_another_try": Kind(2, Status.SUCCESSFUL),
-    "crowded": Kind(1, Status.SUCCESSFUL, longest=0.2),
-    "paced": Kind(1, Status.SUCCESSFUL),
-    "alone": Kind(0, Status.SUCCESSFUL),
-    "newest": Kind(0, Status.SUCCESSFUL),
-    "in_time": Kind(0, Status.SUCCESSFUL),
-    "gathers": Kind(0, Status.SUCCESSFUL),
-    "fails": Kind(2, Status.FAILED, Failure.ERROR),
-    "fails_unprintably": Kind(1, Status.FAILED, Failure.ERROR),
-    "keeps_failing": Kind(1, Status.FAILED, Failure.ERROR),
-    "exits": Kind(1, Status.FAILED, Failure.ERROR),
-    "interrupts": Kind(1, Status.FAILED, Failure.ERROR),
-    "is_not_there": Kind(1, Status.FAILED, Failure.REJECTED),
-    "sleeps_too_long": Kind(0.5, Status.FAILED, Failure.TIMED_OUT),
-    "leaves_a_child": Kind(0.4, Status.SUCCESSFUL, is_rough=True),
-    "dies_once": Kind(0.3, Status.SUCCESSFUL, is_rough=True),
-    "swallows_its_time_limit": Kind(0.2, Status.FAILED, Failure.TIMED_OUT, is_rough=True),
-    "ends_its_process": Kind(0.2, Status.FAILED, Failure.WORKER_LOST, is_rough=True),
-    "kills_its_process": Kind(0.2, Status.FAILED, Failure.WORKER_LOST, is_rough=True),
-}
-
-STEPS = {"quick": 8, "naps": 3, "succeeds_at_last": 0.5, "crowded": 0.5, "fails": 0.8, "keeps_failing": 0.3}
-"""The tasks of the steps of workflows, and how often each is drawn; others get the results before them."""
-
-KEYS = 6
-"""So many keys unique runs have: few, so that they meet."""
-
 OUR_MISTAKES = (ProgrammingError, IntegrityError, DataError)
 """What no broken database answers, however it is broken."""
-
-ROUGH = [f"soak.tasks.{name}" for name, kind in KINDS.items() if kind.is_rough]
-
-Shape: TypeAlias = "int | tuple[Shape, ...] | list[Shape]"
-"""A workflow as it was sent: a step by its number, a chain as a tuple, a group as a list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A workflow that was enqueued, or perhaps was."""
-
-    shape: Shape
-    on_failure: str
 
 
 class TakenBack(Exception):
@@ -117,21 +44,13 @@ class Load(threading.Thread):
     def __init__(self, seed: str) -> None:
         super().__init__(name="load", daemon=True)
         self.choice = Random(seed)
-        self.promises: dict[int, Promise] = {}
-        self.wished: set[uuid.UUID] = set()
-        """Runs that somebody wished cancelled, perhaps in vain."""
-        self.late: set[int] = set()
-        """Runs that had expired before they were sent."""
-        self.flows: dict[int, Sent] = {}
-        """Workflows, each by the number of its first step."""
-        self.wished_flows: set[uuid.UUID] = set()
-        """Workflows that somebody wished cancelled, perhaps in vain."""
-        self.complaints: list[str] = []
-        """Answers that cannot be."""
+        self.notes = Notes()
+        self.steering = Steering(self.choice, self.notes)
+        self.timetable = Timetable(self.choice, self.notes, self.number)
         self.acts: Counter[str] = Counter()
         self.trouble: BaseException | None = None
-        self._recent: deque[uuid.UUID] = deque(maxlen=300)
-        self._recent_flows: deque[uuid.UUID] = deque(maxlen=20)
+        self._recent = self.steering.recent
+        self._keyed: deque[tuple[int, uuid.UUID]] = deque(maxlen=100)
         self._number_of: dict[uuid.UUID, int] = {}
         """Of unique runs, the number that each was given last."""
         self._last_of: dict[tuple[str, int], int] = {}
@@ -150,7 +69,8 @@ class Load(threading.Thread):
             raise self.trouble
 
     def declare(self) -> None:
-        """See that the limits in the code stand in the database before it is broken for the first time."""
+        """See that limits and schedules stand in the database before it is broken for the first time."""
+        self.timetable.declare()
         for name in ("crowded", "paced"):
             with self.promised() as number:
                 self.task(name).enqueue(number, *self.seconds(name))
@@ -163,13 +83,20 @@ class Load(threading.Thread):
             self.enqueue_as_django_q_does: 5,
             self.enqueue_many: 12,
             self.enqueue_for_later: 10,
-            self.cancel: 8,
             self.enqueue_unique: 6,
+            self.enqueue_many_unique: 3,
             self.enqueue_to_expire: 4,
             self.enqueue_a_workflow: 8,
-            self.enqueue_twice: 3,
-            self.cancel_a_workflow: 1,
-            self.steer_many: 6,
+            self.enqueue_twice: 2,
+            self.enqueue_again: 2,
+            self.timetable.make_due: 15,
+            self.timetable.make_one_for_once: 3,
+            self.steering.cancel: 8,
+            self.steering.cancel_a_workflow: 1,
+            self.steering.retry: 3,
+            self.steering.delete: 1,
+            self.steering.steer_many: 8,
+            self.steering.prune: 4,
         }
         try:
             while not self._enough.wait(self.choice.expovariate(1 / PAUSE_SECONDS)):
@@ -244,20 +171,14 @@ class Load(threading.Thread):
         self.note(numbers, Promise.KEPT)
         self._recent.extend(map(uuid.UUID, ids))
 
-    def cancel(self) -> None:
-        for _ in range(self.choice.randint(1, 3)):
-            if self._recent:
-                run_id = self.choice.choice(self._recent)
-                self.wished.add(run_id)
-                TaskRun(pk=run_id).cancel("The soak wished it ended.")
-
     def enqueue_unique(self) -> None:
         """One key several times in a row, most of them while the first one stands."""
-        name, key = self.choice.choice(["alone", "newest"]), self.choice.randrange(KEYS)
+        name = self.choice.choice(list(KEYS))
+        key = self.choice.randrange(KEYS[name])
         for _ in range(self.choice.randint(1, 4)):
             later = timezone.now() + timedelta(seconds=self.choice.choice((0, 0, 0.3, 1.0)))
             task = self.task(name, queue_name=self.choice.choice(QUEUES), run_after=later)
-            number = self.number()
+            number, asked = self.number(), timezone.now()
             try:
                 answer = task.enqueue(number, key)
             except Error:
@@ -266,7 +187,28 @@ class Load(threading.Thread):
                     self.doubt(before)
                 self._last_of[name, key] = number
                 raise
+            if answer.was_standing:
+                self.keep(name, key, number, answer.id, asked)
             self.note_unique(name, key, number, answer)
+
+    def keep(self, name: str, key: int, number: int, run_id: str, asked: datetime) -> None:
+        answer = Answer(number, f"soak.tasks.{name}", str(key), uuid.UUID(run_id), asked, timezone.now())
+        self.notes.answers.append(answer)
+
+    def enqueue_many_unique(self) -> None:
+        """Some of them with one key."""
+        name = self.choice.choice(["alone", "seldom"])
+        calls = [[self.number(), self.choice.randrange(KEYS[name])] for _ in range(self.choice.randint(2, 8))]
+        numbers, asked = [number for number, _ in calls], timezone.now()
+        try:
+            ids = self.task(name, queue_name=self.choice.choice(QUEUES)).enqueue_many(calls)
+        except Error:
+            self.note(numbers, Promise.IN_DOUBT)
+            raise
+        self.note(numbers, Promise.ANSWERED)
+        for (number, key), run_id in zip(calls, ids, strict=True):
+            self.keep(name, key, number, run_id, asked)
+        self._recent.extend({uuid.UUID(run_id) for run_id in ids})
 
     def note_unique(self, name: str, key: int, number: int, answer: RunResult[Any]) -> None:
         run_id = uuid.UUID(answer.id)
@@ -281,7 +223,7 @@ class Load(threading.Thread):
 
     def doubt(self, number: int) -> None:
         """Perhaps another one has its place."""
-        if self.promises.get(number) is Promise.KEPT:
+        if self.notes.promises.get(number) is Promise.KEPT:
             self.note([number], Promise.IN_DOUBT)
 
     def enqueue_to_expire(self) -> None:
@@ -293,14 +235,16 @@ class Load(threading.Thread):
             wish = {"expires_at": timezone.now() + timedelta(seconds=seconds)}
         with self.promised() as number:
             if how == "late":
-                self.late.add(number)
+                self.notes.late.add(number)
             task = self.task("in_time", queue_name=self.choice.choice(QUEUES), **wish)
             self._recent.append(uuid.UUID(task.enqueue(number).id))
 
     def enqueue_twice(self) -> None:
         """Whatever became of the first time, once more with the same key: one run, and no other arguments."""
-        number, key = self.number(), f"number {self._next}"
+        number = self.number()
+        key = f"number {number}"
         ids: set[uuid.UUID] = set()
+        self.notes.keyed.add(number)
         self.note([number], Promise.IN_DOUBT)
         trouble: Error | None = None
         for _ in range(2):
@@ -313,8 +257,9 @@ class Load(threading.Thread):
         if ids:
             self.note([number], Promise.KEPT)
             self._recent.extend(ids)
+            self._keyed.extend((number, run_id) for run_id in ids)
         if len(ids) > 1:
-            self.complaints.append(f"number {number} was sent twice with one key, and answered by {ids}")
+            self.notes.complaints.append(f"number {number} was sent twice with one key, and answered by {ids}")
         if trouble:
             raise trouble
         other = self.number()
@@ -323,7 +268,14 @@ class Load(threading.Thread):
             self.enqueue_by_key(other, key)
         except KeyReused:
             return
-        self.complaints.append(f"number {other} was taken with the key of number {number}")
+        self.notes.complaints.append(f"number {other} was taken with the key of number {number}")
+
+    def enqueue_again(self) -> None:
+        """As in `enqueue_twice`, but long after its run has ended."""
+        if self._keyed:
+            number, run_id = self.choice.choice(self._keyed)
+            if (again := self.enqueue_by_key(number, f"number {number}")) != run_id:
+                self.notes.complaints.append(f"number {number} was sent again with its key, and answered by {again}")
 
     def enqueue_by_key(self, number: int, key: str) -> uuid.UUID:
         task = self.task("quick")
@@ -336,7 +288,7 @@ class Load(threading.Thread):
         flow, shape = self.choice.choice([self.chain, self.fan])()
         numbers = list(range(first, self._next + 1))
         on_failure = self.choice.choice(OnFailure.values)
-        self.flows[first] = Sent(shape, on_failure)
+        self.notes.flows[first] = Sent(shape, on_failure)
         try:
             with transaction.atomic():
                 workflow = flow.enqueue(name=f"from {first}", on_failure=on_failure)
@@ -349,45 +301,9 @@ class Load(threading.Thread):
             raise
         else:
             self.note(numbers, Promise.KEPT)
-            self._recent_flows.append(workflow.pk)
+            self.steering.recent_flows.append(workflow.pk)
             if self.choice.random() < 0.2:  # so that single steps are cancelled, moved and sent once more, too
                 self._recent.extend(workflow.steps.values_list("pk", flat=True))
-
-    def cancel_a_workflow(self) -> None:
-        if self._recent_flows:
-            flow = self._recent_flows.pop()
-            self.wished_flows.add(flow)
-            Workflow(pk=flow).cancel("The soak wished it ended.")
-
-    def steer_many(self) -> None:
-        """A verb for several runs at once, whatever became of them."""
-        ids = self.choice.sample(list(self._recent), min(len(self._recent), self.choice.randint(2, 20)))
-        runs = TaskRun.objects.filter(pk__in=ids)
-        verb = self.choice.choice([self.cancel_many, self.retry_many, self.hurry_many, self.move_many])
-        verb(runs, ids)
-
-    def cancel_many(self, runs: TaskRunQuerySet, ids: list[uuid.UUID]) -> None:
-        self.wished.update(ids[:3])
-        runs.filter(pk__in=ids[:3]).cancel(why="The soak wished them ended.")
-
-    def retry_many(self, runs: TaskRunQuerySet, ids: list[uuid.UUID]) -> None:
-        """Above all what ended badly, and twice, because of each only one retry may go on."""
-        recent = list(self._recent)
-        bad = TaskRun.objects.filter(pk__in=recent, status__in=(Status.FAILED, Status.CANCELLED))
-        wished = [
-            *self.choice.sample(recent, min(len(recent), 3)),
-            *bad.order_by("pk").values_list("pk", flat=True)[:3],
-        ]
-        for _ in range(2):
-            runs = TaskRun.objects.filter(pk__in=wished)
-            runs.retry(why="The soak wished them once more.", successful_too=self.choice.random() < 0.5)
-
-    def hurry_many(self, runs: TaskRunQuerySet, ids: list[uuid.UUID]) -> None:
-        runs.set_priority(self.choice.randint(-20, 20))
-
-    def move_many(self, runs: TaskRunQuerySet, ids: list[uuid.UUID]) -> None:
-        """But for those that would harm the cluster whose memory is watched."""
-        runs.exclude(task_path__in=ROUGH).move_to(self.choice.choice(QUEUES))
 
     # Workflows, each part as the product has it and as the proof does
 
@@ -447,7 +363,7 @@ class Load(threading.Thread):
         return self._next
 
     def note(self, numbers: list[int], promise: Promise) -> None:
-        self.promises.update(dict.fromkeys(numbers, promise))
+        self.notes.note(numbers, promise)
 
     def promised(self) -> OneStatement:
         return OneStatement(self)

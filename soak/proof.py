@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from soak import together
+from config.retention import Rule
+from soak import kept, together
 from soak.events import Event, Hold
+from soak.kept import FINAL
 from soak.ledger import Execution
-from soak.load import KINDS, Promise, Sent
+from soak.promises import KINDS, RUNS_OF, Notes, Promise
 from soak.tasks import LINES
 from tasks_app.models.run import GIVEN_BACK
-
-FINAL = {"SUCCESSFUL", "FAILED", "CANCELLED"}
 
 NOTED_WITHIN = timedelta(seconds=1)
 """A claim is noted so soon after it was decided, however busy the machine is."""
@@ -36,21 +36,27 @@ class Evidence:
 
     runs: Iterable[Run]
     executions: Iterable[Execution]
-    promises: dict[int, Promise]
-    wished: set[uuid.UUID]
-    """Runs that were to be cancelled."""
+    notes: Notes
     lost_clusters: set[str]
     """The short ids of clusters that were declared lost."""
-    log_lines: dict[uuid.UUID, int]
-    """How many lines each run has in its log."""
+    lines: list[Run]
+    """Of each run that had a log, how many lines of it are here, and how many gone."""
     events: list[Event]
     """Claims and their ends, in their order."""
     holds: list[Hold]
-    late: set[int]
-    """The numbers of runs that had expired before they were sent."""
-    flows: dict[int, Sent]
     workflows: list[Run]
-    wished_flows: set[uuid.UUID]
+    acts: list[Run]
+    """What the audit tells of retries and deletes."""
+    rules: list[Rule]
+    """Of what is kept how long."""
+    pruned: datetime
+    """When the last prune began."""
+
+    def __post_init__(self) -> None:
+        self.written = {line["run_id"]: line["here"] + line["gone"] for line in self.lines}
+        """How many lines were written for each run."""
+        self.deleted = kept.by_run(self.acts, "delete")
+        """The runs that somebody deleted."""
 
 
 @dataclass
@@ -79,7 +85,7 @@ def judge(evidence: Evidence) -> Verdict:
             claims.setdefault(event.run, event.at)
     for run in evidence.runs:
         run_id = run["id"]
-        rows[run_id] = together.Row.of(run, evidence.wished)
+        rows[run_id] = together.Row.of(run, evidence.notes.wished)
         numbers[run["args"][0]] += run["retry_of_id"] is None  # a retry has the number of what it does over
         counts["runs"] += 1
         counts[run["status"]] += 1
@@ -90,6 +96,8 @@ def judge(evidence: Evidence) -> Verdict:
         counts["retries"] += run["retry_of_id"] is not None
         counts["unique"] += run["unique_key"] is not None
         counts["expired"] += has_expired(run)
+        counts["scheduled"] += run["schedule_name"] is not None
+        counts["gone"] += run["gone_at"] is not None
         judging = Judging(run, found, evidence, verdict, claims.get(run_id))
         verdict.violations += [Violation(sentence, run_id) for sentence in judging.complaints()]
 
@@ -97,25 +105,25 @@ def judge(evidence: Evidence) -> Verdict:
         for run_id in late[1:]:  # the one at hand cannot know; before the next it could
             said = f"{holder} began it after its cluster was lost, and {late[0]} before it"
             verdict.violations.append(Violation(said, run_id))
+    promises = evidence.notes.promises
     for run_id in executed.keys() - rows.keys():
         number = executed[run_id][0].number
-        promise = evidence.promises.get(number)
-        said = promise.value if promise else "never sent"
+        said = promises[number].value if number in promises else "never sent"
         verdict.violations.append(Violation(f"number {number} ({said}) was executed and has no run", run_id))
-    for number, promise in evidence.promises.items():
+    asked = {answer.number: answer.run for answer in evidence.notes.answers}
+    for number, promise in promises.items():
+        if promise is Promise.ANSWERED:
+            told = rows.get(asked[number])
+            promise = Promise.KEPT if told and told.number == number else Promise.STANDING
         counts[promise.value] += 1
-        if promise is Promise.KEPT and numbers[number] != 1:
-            verdict.violations.append(Violation(f"number {number} was committed and has {numbers[number]} runs"))
-        if promise is Promise.TAKEN_BACK and numbers[number]:
-            verdict.violations.append(Violation(f"number {number} was rolled back and has a run"))
-        if promise is Promise.STANDING and numbers[number]:
-            verdict.violations.append(Violation(f"number {number} was answered by another run and has one"))
-        if promise is Promise.IN_DOUBT and numbers[number] > 1:
-            verdict.violations.append(Violation(f"number {number} was sent once and has {numbers[number]} runs"))
-    for number in numbers.keys() - evidence.promises.keys():
+        if numbers[number] not in RUNS_OF[promise]:
+            verdict.violations.append(Violation(f"number {number} was {promise.value}, and has {numbers[number]} runs"))
+    for number in numbers.keys() - promises.keys():
         verdict.violations.append(Violation(f"number {number} has a run and was never sent"))
     counts["claims"] = sum(event.what == "claimed" for event in evidence.events)
     counts["workflows"] = len(evidence.workflows)
+    counts["workflows gone"] = sum(flow["gone_at"] is not None for flow in evidence.workflows)
+    counts["deleted"] = len(evidence.deleted)
     verdict.violations += [Violation(said, run) for said, run in of_all(evidence, rows, executed)]
     return verdict
 
@@ -124,13 +132,19 @@ def of_all(
     evidence: Evidence, rows: dict[uuid.UUID, together.Row], executed: dict[uuid.UUID, list[Execution]]
 ) -> Iterator[together.Found]:
     """What runs promise together."""
-    events = evidence.events
-    yield from together.of_keys(events)
+    events, notes = evidence.events, evidence.notes
+    yield from together.of_keys(events, rows)
+    yield from together.of_answers(notes.answers, events, rows)
     yield from together.of_holds(events, [together.ALWAYS, *evidence.holds])
     yield from together.of_crowds(events, executed)
     yield from together.of_pace(events)
-    yield from together.of_retries(rows)
-    yield from together.of_flows(evidence.flows, evidence.workflows, rows.values(), evidence.wished_flows, events)
+    yield from together.of_flows(notes.flows, evidence.workflows, rows.values(), notes.wished_flows, events)
+    yield from kept.of_retries(rows, evidence.acts)
+    was_lost = {run for run, found in executed.items() if any(one.cluster in evidence.lost_clusters for one in found)}
+    yield from kept.of_lines(rows, evidence.lines, notes, was_lost)
+    flows = {flow["id"]: flow for flow in evidence.workflows}
+    keeping = kept.Keeping(rows, flows, notes, evidence.deleted, evidence.rules, evidence.pruned)
+    yield from keeping.complaints()
 
 
 def has_expired(run: Run) -> bool:
@@ -165,8 +179,11 @@ class Judging:
         yield from self.of_its_end()
         yield from self.of_its_executions()
         yield from self.of_its_expiry()
+        due = self.evidence.notes.due.get(self.run["args"][0])
+        if due and self.run["enqueued_at"] < due:
+            yield f"its schedule made it before it was due at {due}"
         is_talk = self.run["status"] == "SUCCESSFUL" and self.run["task_path"].endswith(".talks")
-        if is_talk and self.evidence.log_lines.get(self.run["id"], 0) < LINES:
+        if is_talk and self.evidence.written.get(self.run["id"], 0) < LINES:
             yield "lines of its log are missing"
 
     def of_its_columns(self) -> Iterator[str]:
@@ -202,7 +219,7 @@ class Judging:
         run, status, failure = self.run, self.run["status"], self.run["failure"]
         if status == "CANCELLED":
             # Those of workflows are judged with their workflow.
-            if run["id"] not in self.evidence.wished and not has_expired(run) and run["workflow_id"] is None:
+            if run["id"] not in self.evidence.notes.wished and not has_expired(run) and run["workflow_id"] is None:
                 yield "it is cancelled, and nobody wished that"
         elif failure == "worker_lost":
             if run["attempt"] < run["max_attempts"]:
@@ -219,7 +236,7 @@ class Judging:
             yield f"it expired, although it was begun: {run['failure_message']}"
         if run["expires_at"] and self.claimed and self.claimed > run["expires_at"] + NOTED_WITHIN:
             yield f"it was claimed at {self.claimed}, after it had expired at {run['expires_at']}"
-        if run["args"][0] in self.evidence.late and run["retry_of_id"] is None and run["status"] != "CANCELLED":
+        if run["args"][0] in self.evidence.notes.late and run["retry_of_id"] is None and run["status"] != "CANCELLED":
             yield f"it had expired before it was sent, and is {run['status']}"
 
     def of_its_executions(self) -> Iterator[str]:

@@ -18,7 +18,7 @@ import psycopg
 from config import embedded
 from soak import events, ledger
 from soak.events import Hold
-from soak.load import CALM, QUEUES
+from soak.promises import CALM, QUEUES
 from tasks_app.engine import process
 from tests.plugins.processes import RunningProcess
 from tests.server import Server
@@ -189,9 +189,11 @@ class Scene:
     def drain(self, seconds: float) -> list[dict[str, Any]]:
         """Let the clusters do what is left, undisturbed; answers the runs that are not final in the end."""
         deadline = time.monotonic() + seconds
-        query = "SELECT * FROM tasks_app_taskrun WHERE status IN ('READY', 'RUNNING')"
+        # What makes runs comes before them, so that none is made unseen.
+        schedules = "SELECT id FROM django_q_schedule WHERE next_run < now() + interval '1 hour'"
         flows = "SELECT id FROM tasks_app_workflow WHERE status IN ('READY', 'RUNNING')"
-        while (left := exhaust(self.insist(query))) or exhaust(self.insist(flows)):
+        query = "SELECT * FROM tasks_app_taskrun WHERE status IN ('READY', 'RUNNING')"
+        while any([exhaust(self.insist(schedules)), exhaust(self.insist(flows)), left := exhaust(self.insist(query))]):
             if time.monotonic() > deadline:
                 break
             for place in self.places:

@@ -12,18 +12,27 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.db import Error
+
 from soak import ledger
+from tasks_app import retention
 from tasks_app.backend import task
 from tasks_app.engine.context import RunContext
 from tasks_app.retries import RetryLater
 
 logger = logging.getLogger("soak")
 
+retention.BATCH = 100
+"""Few, so that a prune can be cut short between two batches."""
+
 LINES = 3
 """How many lines `talks` leaves in the run's log."""
 
 MOST_CROWDED = 2
 """So many runs of `crowded` may be held at once."""
+
+SELDOM_SECONDS = 3.0
+"""So long after a run of `seldom` was sent there is no other with its key."""
 
 PACE, BURST = 2, 3
 """So many runs of `paced` may begin in a second, and so many at one moment."""
@@ -149,6 +158,13 @@ def newest(context: RunContext, number: int, key: int) -> int:
         return number
 
 
+@task(takes_context=True, unique_by=("key",), unique_for=SELDOM_SECONDS)
+def seldom(context: RunContext, number: int, key: int) -> int:
+    """No two of one key within a time, although the first has ended."""
+    with written(context, number):
+        return number
+
+
 @task(takes_context=True)
 def in_time(context: RunContext, number: int) -> int:
     """Sent with a time after which it is not to begin."""
@@ -173,6 +189,14 @@ def crowded(context: RunContext, number: int, seconds: float) -> int:
 @task(takes_context=True, rate=f"{PACE * 60}/m", burst=BURST)
 def paced(context: RunContext, number: int) -> int:
     with written(context, number):
+        return number
+
+
+@task(takes_context=True, retry_on=(Error,), max_attempts=8, backoff=0.2)
+def prunes(context: RunContext, number: int) -> int:
+    """As `tasks_app.tasks.upkeep.prune_runs` does, for a schedule."""
+    with written(context, number):
+        retention.prune(tell=lambda done, told: context.progress(done, message=told), why="The soak's schedule")
         return number
 
 

@@ -1,4 +1,4 @@
-"""What runs promise together: keys, limits, pauses, rates, retries and workflows, from the events of their claims."""
+"""What runs promise together: keys, limits, pauses, rates and workflows, from the events of their claims."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from soak.events import Event, Hold
 from soak.ledger import Execution
-from soak.load import Sent, Shape
-from soak.tasks import BURST, MOST_CROWDED, PACE
+from soak.promises import ONE_AT_A_TIME, Answer, Sent, Shape
+from soak.tasks import BURST, MOST_CROWDED, PACE, SELDOM_SECONDS
 
 Found = tuple[str, uuid.UUID | None]
 """What is wrong, and with which run."""
@@ -20,6 +20,11 @@ Found = tuple[str, uuid.UUID | None]
 CROWDED, PACED = "soak.tasks.crowded", "soak.tasks.paced"
 
 ALWAYS = Hold("task", CROWDED, MOST_CROWDED, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+SELDOM = "soak.tasks.seldom"
+
+NOTED_BEFORE = timedelta(seconds=3)
+"""An end is noted before it is committed, and until then the run stands for everybody else."""
 
 SLACK_SECONDS = 0.3
 """Between the moment for which a claim counts and its note in the same statement a busy machine may do other things."""
@@ -35,6 +40,8 @@ class Row:
     status: str
     made: datetime
     ended: datetime | None
+    gone: datetime | None
+    """When it was pruned or deleted."""
     given: Any
     """What it got of the results before it; None for a task that gets none."""
     arguments: tuple[Any, Any] | None
@@ -51,25 +58,70 @@ class Row:
             given = run["kwargs"]["before"] if run["kwargs"] else run["args"][1]
         return cls(
             run["id"], run["task_path"], run["args"][0], run["status"], run["enqueued_at"], run["finished_at"],
-            given, (run["args"], run["kwargs"]), run["retry_of_id"], run["workflow_id"], run["id"] in wished,
+            run["gone_at"], given, (run["args"], run["kwargs"]), run["retry_of_id"], run["workflow_id"],
+            run["id"] in wished,
         )  # fmt: skip
 
 
 # Claims
 
 
-def of_keys(events: Iterable[Event]) -> Iterator[Found]:
-    """No two runs of one key at a time."""
+def of_keys(events: Iterable[Event], rows: Mapping[uuid.UUID, Row]) -> Iterator[Found]:
+    """No two runs of one key at a time, nor of a task that keeps it for a time; no schedule waits for nothing."""
     standing: dict[str, uuid.UUID] = {}
+    kept: dict[str, tuple[datetime, uuid.UUID]] = {}
+    ended: dict[uuid.UUID, datetime] = {}
     for event in events:
         if event.key is None:
             continue
         if event.what == "made":
             if other := standing.get(event.key):
                 yield f"it was made at {event.at} with the key of {other}, which had not ended", event.run
+            until, other = kept.get(event.key, (event.at, None))
+            if event.at < until:
+                yield f"it was made at {event.at} with the key of {other}, which kept it until {until}", event.run
             standing[event.key] = event.run
-        elif standing.get(event.key) == event.run:
-            del standing[event.key]
+            if event.run in rows and (keeps := keeps_key_until(rows[event.run])):
+                kept[event.key] = (keeps, event.run)
+        elif event.what == "ended":
+            ended[event.run] = event.at
+            if standing.get(event.key) == event.run:
+                del standing[event.key]
+        elif event.at > ended.get(event.run, event.at) + NOTED_BEFORE:
+            said = f"which was this and had ended at {ended[event.run]}"
+            yield f"the schedule {event.key!r} waited at {event.at} for the end of its last run, {said}", event.run
+
+
+def keeps_key_until(row: Row) -> datetime | None:
+    """Until when no other has its key, whatever becomes of it; None for a task that does not say."""
+    if row.task != SELDOM or row.retry_of:
+        return None
+    return row.made + timedelta(seconds=SELDOM_SECONDS)
+
+
+def of_answers(answers: Iterable[Answer], events: Iterable[Event], rows: Mapping[uuid.UUID, Row]) -> Iterator[Found]:
+    """Whoever sent a unique run in vain was told the one that stood then."""
+    made: dict[str, dict[uuid.UUID, datetime]] = defaultdict(dict)
+    ended: dict[uuid.UUID, datetime] = {}
+    for event in events:
+        if event.key in ONE_AT_A_TIME or event.key is None:
+            continue
+        if event.what == "made":
+            made[event.key][event.run] = event.at
+        else:
+            ended[event.run] = event.at
+    for answer in answers:
+        said = f"number {answer.number} was answered with it at {answer.answered}"
+        runs = made[f"{answer.task} {answer.key}"]
+        at = runs.get(answer.run)
+        if at is None or at > answer.answered or answer.run not in rows:
+            yield f"{said}, and no run with the key {answer.key} of {answer.task} was it then", answer.run
+            continue
+        if later := [str(run) for run, other in runs.items() if at < other < answer.asked]:
+            yield f"{said}, although {', '.join(later)} came after it with its key", answer.run
+        last = max(ended.get(answer.run, answer.asked), keeps_key_until(rows[answer.run]) or at)
+        if last + NOTED_BEFORE < answer.asked:
+            yield f"{said}, asked at {answer.asked}, and it had stood only until {last}", answer.run
 
 
 def of_holds(events: Iterable[Event], holds: Sequence[Hold]) -> Iterator[Found]:
@@ -121,28 +173,6 @@ def of_pace(events: Iterable[Event]) -> Iterator[Found]:
             if count > BURST + (seconds + SLACK_SECONDS) * PACE:
                 yield f"it was the {count}th claim of {PACED} within {seconds:.2f} s", other.run
                 break
-
-
-# Retries
-
-
-def of_retries(rows: Mapping[uuid.UUID, Row]) -> Iterator[Found]:
-    """Each does over a run that has ended, and no two of one run go on at once."""
-    last: dict[uuid.UUID, Row] = {}
-    for row in sorted((row for row in rows.values() if row.retry_of), key=lambda row: row.made):
-        assert row.retry_of
-        old = rows.get(row.retry_of)
-        if old is None:
-            yield f"it is a retry of {row.retry_of}, which is not there", row.id
-            continue
-        if old.ended is None or old.ended > row.made:
-            yield f"it is a retry, made at {row.made}, of {old.id}, which ended at {old.ended}", row.id
-        if (old.task, old.arguments) != (row.task, row.arguments) or row.workflow:
-            yield f"it is a retry of {old.id} and not the same", row.id
-        before = last.get(row.retry_of)
-        if before and (before.ended is None or before.ended > row.made):
-            yield f"it is a retry of {old.id}, made at {row.made}, when {before.id} was one that had not ended", row.id
-        last[row.retry_of] = row
 
 
 # Workflows

@@ -45,10 +45,12 @@ SELECT set_config('statement_timeout', %(ms)s, true), set_config('enable_seqscan
 """
 
 # From the oldest, and from the newest: pages of one index, each beginning where the last one ended. An end that Python
-# could not read is one that is not over.
+# could not read is one that is not over. What was sent with an idempotency key stays until that is forgotten: sent once
+# more, it would be done once more.
 OLDEST = """
 SELECT enqueued_at, id, task_path, greatest(least(finished_at, %(now)s), 'epoch') FROM tasks_app_taskrun
 WHERE status = %(status)s AND (enqueued_at, id) > (%(at)s, %(id)s) AND enqueued_at <= %(before)s
+  AND (idempotency_key IS NULL OR enqueued_at <= %(forgotten)s)
 ORDER BY enqueued_at, id LIMIT %(limit)s
 """
 NEWEST = """
@@ -181,7 +183,8 @@ class Prune:
             self.pruned.runs[str(bound.rule)] = 0
         general = bounds.get(None)
         latest = max(bound.latest for bound in bounds.values())
-        for page in _pages(OLDEST, FIRST, status=status, now=self.now, before=latest):
+        forgotten = self.now - timedelta(seconds=settings.IDEMPOTENCY_SECONDS)
+        for page in _pages(OLDEST, FIRST, status=status, now=self.now, before=latest, forgotten=forgotten):
             doomed: dict[uuid.UUID, tuple[str, datetime]] = {}
             for enqueued_at, run, task, finished_at in page:
                 its = bounds.get(task, general)

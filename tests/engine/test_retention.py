@@ -214,6 +214,17 @@ def test_what_a_retry_still_goes_on_for_stays(settings: Any) -> None:
     assert prune().runs == {"FAILED": 0}
 
 
+def test_what_was_sent_with_a_key_stays_until_that_is_forgotten(settings: Any) -> None:
+    """Else the same request, repeated in time, would be done twice."""
+    keeping(settings, "SUCCESSFUL=0")
+    settings.IDEMPOTENCY_SECONDS = 3 * 86_400
+    ended(4, idempotency_key="forgotten")
+    kept = ended(2, idempotency_key="kept")[0]
+
+    assert prune(is_dry=True).runs == prune().runs == {"SUCCESSFUL": 1}
+    assert TaskRun.objects.get() == kept
+
+
 def test_orphaned_folders_are_swept_but_not_at_once(settings: Any) -> None:
     """As a delete leaves them that was killed before it came to the files, or an upload whose run never came."""
     kept = one()
