@@ -254,8 +254,9 @@ def test_a_child_that_comes_back_from_a_task_is_nobody(qcluster: ClusterFactory)
     run = finished(outcomes.comes_back_twice.enqueue())
 
     assert (run.return_value, run.attempt) == ("from the parent", 1)
-    assert cluster.output.count("finished") == 1
     assert finished(outcomes.succeeds.enqueue()).status == Status.SUCCESSFUL
+    cluster.wait_for_output("finished: task tests.outcomes.succeeds")
+    assert cluster.output.count("finished: task tests.outcomes.comes_back_twice") == 1
     assert len(cluster.titled("worker")) == 1
 
 

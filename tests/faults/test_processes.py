@@ -38,12 +38,18 @@ def test_each_idle_worker_killed_in_turn_twenty_times(server: Server) -> None:
 
     for turn in range(20):
         idle = wait_until(lambda: cluster.titled("worker idle"), what="an idle worker")
-        idle[turn % len(idle)].kill()
+        end(idle[turn % len(idle)])
 
     server.enqueue(10)
     server.wait_until_all_final()
     assert server.executions() == Counter(range(10))
     assert {run["attempt"] for run in server.runs()} == {1}
+
+
+def end(process: psutil.Process) -> None:
+    """Kill it and see it gone: for a moment it is still there, with its title."""
+    process.kill()
+    process.wait(20)
 
 
 def test_busy_workers_killed_again_and_again(server: Server) -> None:
