@@ -35,7 +35,7 @@ def test_a_running_one_is_interrupted_and_its_worker_lives_on(qcluster: ClusterF
     worker = working_on(cluster, run)
 
     assert run.cancel("Cancelled by mara.")
-    assert run.cancel("Cancelled by otto.")
+    run.cancel("Cancelled by otto.")  # perhaps too late: the first wish may have been granted by then
 
     done = wait_until(lambda: TaskRun.objects.cancelled().filter(pk=run.pk).first(), seconds=10, what="its end")
     assert done and (done.failure_message, done.return_value) == ("Cancelled by mara.", None)
