@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from bench import product, report
@@ -23,6 +24,9 @@ DRAIN_SECONDS = 4.0
 """How long one drain is to take: the number of tasks is chosen for it, contender by contender."""
 
 PRODUCERS = 8
+
+TURNS = 5
+"""In so many pieces a round's enqueueing is cut, all contenders in turns: the disk has its moods, minutes long."""
 
 
 class Bench:
@@ -55,18 +59,17 @@ class Bench:
             say(f"round {number} of {self.options.rounds}")
             for contender in self.contenders.values():
                 self.measure(contender)
+            self.take_turns()
             self.gather()
         if ours := self.contenders.get("dumbwaiter"):
             self.measure_product(ours)
 
     def measure(self, contender: Contender) -> None:
         """Everything that every contender is asked, once."""
-        parts = {"drain", "enqueue"} if contender.name == "sql_floor" else PARTS
+        parts = {"drain"} if contender.name == "sql_floor" else PARTS
         steps: dict[str, Callable[[], None]] = {
             "drain": lambda: self.drain(contender, "noop"),
             "busy": lambda: self.drain(contender, "busy"),
-            "enqueue": lambda: self.enqueue(contender, "enqueue"),
-            "many": lambda: self.enqueue(contender, "enqueue_many"),
             "latency": lambda: self.latency(contender, "start_latency_ms"),
             "producers": lambda: self.latency(contender, "start_latency_8_producers_ms"),
         }
@@ -74,7 +77,18 @@ class Bench:
             if part in self.options.parts and part in parts:
                 self.carefully(f"{contender.name}, {part}", step)
 
-    def carefully(self, what: str, step: Callable[[], None]) -> None:
+    def take_turns(self) -> None:
+        """The same for what is over in a moment: a piece of each contender, then the next piece of each."""
+        for part, how, count in (("enqueue", "enqueue", 3_000), ("many", "enqueue_many", 20_000)):
+            if part in self.options.parts:
+                for contender in self.contenders.values():
+                    self.carefully(f"{contender.name}, {part}", partial(contender.agent.ask, "prepare"))
+                for _ in range(TURNS):
+                    for contender in self.contenders.values():
+                        piece = partial(self.enqueue, contender, how, (self.options.tasks or count) // TURNS)
+                        self.carefully(f"{contender.name}, {part}", piece)
+
+    def carefully(self, what: str, step: Callable[[], object]) -> None:
         """One contender in trouble does not end the benchmark for the others."""
         try:
             step()
@@ -106,9 +120,8 @@ class Bench:
                 break
         return rate
 
-    def enqueue(self, contender: Contender, how: str) -> None:
-        count = self.options.tasks or (20_000 if how == "enqueue_many" else 3_000)
-        rate = contender.enqueue(how, "noop", count)
+    def enqueue(self, contender: Contender, how: str, count: int) -> None:
+        rate = contender.agent.ask(how, task="noop", count=count)
         if rate is not None:
             self.rates.setdefault((how, contender.name), []).append(rate)
             say(f"  {contender.name}: {how} {rate:,.0f}/s")
@@ -140,7 +153,11 @@ class Bench:
 
         def backlog() -> None:
             say(f"a backlog of {rows:,} ready, {rows:,} scheduled and {rows:,} finished runs")
-            found = results["backlog"] = product.backlog(ours, rows, rounds, self.options.slice)
+            beside = Contender(ours.name, self.machine, "beside")
+            try:
+                found = results["backlog"] = product.backlog(ours, beside, rows, 2 * rounds, self.options.slice)
+            finally:
+                beside.agent.close()
             results["backlog_ratio"] = found["ratio"]
 
         def clusters() -> None:

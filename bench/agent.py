@@ -41,9 +41,7 @@ class Agent:
     def prepare(self) -> None:
         """Empty, and nothing of the measure before is left to be written to the disk while the next one is timed."""
         self.module.prepare()
-        if self.module.NEEDS == "postgres":
-            tidy()
-        os.sync()
+        self.settle()
 
     def workers(self, count: int) -> Any:
         return self.module.workers(count)
@@ -58,6 +56,10 @@ class Agent:
         else:
             for number in range(count):
                 self.module.send(task, number)
+        self.settle()
+
+    def settle(self) -> None:
+        """What is there stays, and starts from the same as what was filled just now."""
         if self.module.NEEDS == "postgres":
             tidy()
         os.sync()

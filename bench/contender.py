@@ -88,7 +88,8 @@ class Agent:
 class Contender:
     """Raises `Missing` when something that it needs cannot be found here."""
 
-    def __init__(self, name: str, made: Machine) -> None:
+    def __init__(self, name: str, made: Machine, beside: str = "") -> None:
+        """`beside` names a second database of the same contender."""
         self.name, self.machine = name, made
         self.module, ours, server = KNOWN[name]
         if server == "redis" and made.redis is None:
@@ -96,7 +97,7 @@ class Contender:
         if not ours and not (VENV / "bin" / "python").exists():
             raise Missing("bench/.venv is not there: `make bench` makes it")
         self.python = sys.executable if ours else str(VENV / "bin" / "python")
-        self.environment = made.environment(name)
+        self.environment = made.environment(f"{name}_{beside}" if beside else name)
         self.agent = Agent(self)
         try:
             self.keeps = str(self.agent.ask("hello")["keeps"])
@@ -132,12 +133,6 @@ class Contender:
         self.agent.ask("fill", task=task, count=count)
         with self.working(clusters=clusters):
             return float(self.agent.ask("drain", total=count))
-
-    def enqueue(self, how: str, task: str, count: int) -> float | None:
-        """Tasks a second into an empty queue with no worker about; `how` is `enqueue` or `enqueue_many`."""
-        self.agent.ask("prepare")
-        rate = self.agent.ask(how, task=task, count=count)
-        return None if rate is None else float(rate)
 
     # From sending to the task's first line
 

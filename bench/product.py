@@ -24,22 +24,32 @@ def connect(contender: Contender) -> psycopg.Connection[Any]:
 # A long backlog
 
 
-def backlog(contender: Contender, rows: int, rounds: int, seconds: float) -> dict[str, Any]:
+def backlog(contender: Contender, beside: Contender, rows: int, turns: int, seconds: float) -> dict[str, Any]:
     """The drain rate beside so many ready, scheduled and finished runs, divided by the rate without them.
 
-    Both rates are of a slice, by the times that the runs themselves keep. The queries' plans are told too.
+    Two databases, in turns; the ratio is the median of the turns' own. Both rates are of a slice, by the times that the
+    runs themselves keep. The queries' plans are told too.
     """
-    empty = [slice_rate(contender, rows, 0, seconds) for _ in range(max(1, (rounds + 1) // 2))]
     contender.agent.ask("prepare")
     contender.agent.ask("pile_up", ready=rows, scheduled=rows, finished=rows)
     plans = explain(contender)
-    full = [slice_of(contender, seconds) for _ in range(rounds)]
-    empty += [slice_rate(contender, rows, 0, seconds) for _ in range(max(1, rounds // 2))]
-    with_backlog, without = statistics.median(full), statistics.median(empty)
-    return {"ratio": with_backlog / without, "with": with_backlog, "without": without, "rows": rows, **plans}
+    full, empty = [], []
+    for _ in range(turns):
+        contender.agent.ask("settle")
+        full.append(slice_of(contender, seconds))
+        empty.append(slice_rate(beside, rows, seconds))
+    ratios = [one / other for one, other in zip(full, empty, strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "with": statistics.median(full),
+        "without": statistics.median(empty),
+        "rows": rows,
+        **plans,
+    }
 
 
-def slice_rate(contender: Contender, most: int, history: int, seconds: float) -> float:
+def slice_rate(contender: Contender, most: int, seconds: float) -> float:
     """From an empty table: as many runs as a slice needs, and not more than the backlog has."""
     contender.agent.ask("prepare")
     enough = min(int(40_000 * (seconds + WARM_SECONDS)), max(most, 20_000))

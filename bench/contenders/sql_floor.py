@@ -23,10 +23,12 @@ BATCH = 100
 prepare, fill, finished = dumbwaiter.prepare, dumbwaiter.fill, dumbwaiter.finished
 SENDS_MANY = False
 
+# All that the index `run_ready` leaves out is named, or it could not be read.
 CLAIM = """
 WITH next AS MATERIALIZED (
   SELECT id FROM tasks_app_taskrun
   WHERE queue_name = 'default' AND status = 'READY' AND claimed_by IS NULL AND run_after <= statement_timestamp()
+    AND limit_key IS NULL AND is_waiting IS NULL
   ORDER BY priority DESC, run_after, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run SET claimed_by = %(me)s, claimed_at = clock_timestamp(), attempt = run.attempt + 1
 FROM next WHERE run.id = next.id RETURNING run.id
@@ -34,7 +36,7 @@ FROM next WHERE run.id = next.id RETURNING run.id
 FINISH = """
 UPDATE tasks_app_taskrun SET status = 'SUCCESSFUL', started_at = claimed_at, finished_at = clock_timestamp(),
   return_value = '1'
-WHERE id = ANY (%(ids)s) AND claimed_by = %(me)s AND status = 'READY'
+WHERE id = ANY (%(ids)s) AND claimed_by IS NOT DISTINCT FROM %(me)s AND status = 'READY'
 """
 
 
