@@ -28,6 +28,9 @@ PRODUCERS = 8
 TURNS = 5
 """In so many pieces a round's enqueueing is cut, all contenders in turns: the disk has its moods, minutes long."""
 
+DRAINS = 2
+"""So many drains a round has of each contender, in turns: one that meets a mood does not decide the median."""
+
 
 class Bench:
     """The contenders that are here, and what was measured of them so far."""
@@ -57,25 +60,26 @@ class Bench:
         """Rounds, each with every contender in it, so that a noisy minute of the machine meets them all."""
         for number in range(1, self.options.rounds + 1):
             say(f"round {number} of {self.options.rounds}")
-            for contender in self.contenders.values():
-                self.measure(contender)
+            self.measure()
             self.take_turns()
             self.gather()
         if ours := self.contenders.get("dumbwaiter"):
             self.measure_product(ours)
 
-    def measure(self, contender: Contender) -> None:
-        """Everything that every contender is asked, once."""
-        parts = {"drain"} if contender.name == "sql_floor" else PARTS
-        steps: dict[str, Callable[[], None]] = {
-            "drain": lambda: self.drain(contender, "noop"),
-            "busy": lambda: self.drain(contender, "busy"),
-            "latency": lambda: self.latency(contender, "start_latency_ms"),
-            "producers": lambda: self.latency(contender, "start_latency_8_producers_ms"),
-        }
-        for part, step in steps.items():
-            if part in self.options.parts and part in parts:
-                self.carefully(f"{contender.name}, {part}", step)
+    def measure(self) -> None:
+        """Everything that every contender is asked, one thing after the other, so that they are asked it soon after
+        each other.
+        """
+        steps: list[tuple[str, Callable[[Contender], None]]] = [
+            *[("drain", partial(self.drain, task="noop"))] * DRAINS,
+            *[("busy", partial(self.drain, task="busy"))] * DRAINS,
+            ("latency", partial(self.latency, key="start_latency_ms")),
+            ("producers", partial(self.latency, key="start_latency_8_producers_ms")),
+        ]
+        for part, step in steps:
+            for contender in self.contenders.values():
+                if part in self.options.parts and (part == "drain" or contender.name != "sql_floor"):
+                    self.carefully(f"{contender.name}, {part}", partial(step, contender))
 
     def take_turns(self) -> None:
         """The same for what is over in a moment: a piece of each contender, then the next piece of each."""
