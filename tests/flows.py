@@ -57,13 +57,13 @@ def numbers_of(count: int) -> list[int]:
     return list(range(count))
 
 
-@task
+@task(max_attempts=100)  # however often its workers are killed
 def squares(number: int, seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return number * number
 
 
-@task(takes_context=True)
+@task(takes_context=True, max_attempts=100)
 def counts(context: RunContext, results: list[Any], label: Any) -> Any:
     """Leaves a row in the table `ledger`, on a connection of its own, which nothing that happens here can undo."""
     with psycopg.connect(os.environ["LEDGER_URL"], autocommit=True) as ledger:

@@ -198,7 +198,7 @@ class Link:
         held = statements.holder(self.short_id, whole_cluster=True)
         rows = self.db.execute(statements.HELD_BY_NOBODY, {**held, "alive": alive}).fetchall()
         said = "Whoever took it was gone before it could begin."
-        return [Lost(claimed_by, [] if is_ours else None, said) for claimed_by, is_ours in rows]
+        return [Lost(None, claimed_by, [] if is_ours else None, said) for claimed_by, is_ours in rows]
 
     def look_around(self) -> bool:
         """Rescue the runs of clusters whose heartbeat this one saw standing still for LOST_AFTER_SECONDS.
@@ -238,10 +238,12 @@ class Link:
             self.connection.close()
             self.connection = None
 
-    def sign_off(self, begun: list[uuid.UUID]) -> None:
-        """Give back what the stopped workers held, uncharged, and say that this cluster is gone."""
+    def sign_off(self, lost: Sequence[Lost], begun: list[uuid.UUID]) -> None:
+        """Take back from the dead, give back what the stopped workers held, uncharged, and say that it is gone."""
         held = {**statements.holder(self.short_id, whole_cluster=True), "but": [], "begun": begun}
         try:
+            for gone in lost:
+                self.take_back(gone)
             end_sessions(self.db, self.short_id)
             with self.db.transaction():
                 for run_id, *_ in self.db.execute(statements.GIVE_BACK, held).fetchall():

@@ -55,6 +55,8 @@ class Child:
 class Lost:
     """A worker that died, and what is known of the runs that it held."""
 
+    number: int | None
+    """Its slot, which no other may have before the database knows of these runs; None for one of another cluster."""
     claimed_by: str
     begun: list[uuid.UUID] | None
     """None when nobody knows."""
@@ -107,9 +109,7 @@ class Pool:
         """One look at every worker; returns the dead ones whose runs have to be taken back."""
         self._end_overdue()
         self._open()
-        lost = self._bury()
-        self._fill()
-        return lost
+        return self._bury()
 
     # Size
 
@@ -134,12 +134,17 @@ class Pool:
         for child in self.children.values():
             child.channel.say(worker.QUIET if is_quiet else worker.RESUME)
 
-    def _fill(self) -> None:
+    def fill(self, lost: Sequence[Lost]) -> None:
+        """Replace the dead, but for those whose runs are not taken back yet.
+
+        Only their slots tell what they had begun, should this sentinel die too before the database has heard of it.
+        """
         if self.is_closing:
             return
         now = time.monotonic()
         self._not_before = {number: at for number, at in self._not_before.items() if at > now}
         taken = {child.number for child in self.children.values()} | self._not_before.keys()
+        taken |= {gone.number for gone in lost if gone.number is not None}
         for number in range(1, self.size + 1):
             if number not in taken:
                 self._fork(number)
@@ -287,9 +292,8 @@ class Pool:
                 self.selector.unregister(child.channel)
             child.channel.close()
             how = child.killed_because or process.exit_code(status)
-            lost.append(
-                Lost(child.claimed_by, child.slot.begun, f"The process that ran it died ({how}).", child.overtime)
-            )
+            said = f"The process that ran it died ({how})."
+            lost.append(Lost(child.number, child.claimed_by, child.slot.begun, said, child.overtime))
             if not (self.is_closing or (child.leaving and status == 0)):
                 logger.error("worker %d died (%s), starting another", child.number, how)
                 if time.monotonic() - child.born < STILLBORN_SECONDS:
@@ -309,6 +313,7 @@ class Pool:
             process.kill_group(pid)
         for pid in list(self.children):
             os.waitpid(pid, 0)
-        lost = [Lost(child.claimed_by, child.slot.begun, said) for child in self.children.values()]
+        children = self.children.values()
+        lost = [Lost(child.number, child.claimed_by, child.slot.begun, said) for child in children]
         self.children.clear()
         return lost

@@ -87,9 +87,10 @@ class Sentinel:
         self.selector.register(self.main, selectors.EVENT_READ)
         # A sentinel before this one may have died with this cluster's id: its workers are dead, their runs are not.
         said = "The sentinel of its cluster died, and its worker with it."
-        self.lost += [Lost(slot.holder, slot.begun, said) for slot in self.slots if slot.holder]
+        slots = enumerate(self.slots, 1)
+        self.lost += [Lost(number, slot.holder, slot.begun, said) for number, slot in slots if slot.holder]
         self._talk_to_database()
-        self.lost += self.pool.look_after()
+        self.pool.fill(self.lost)
         self.next_beat = 0.0  # there are workers now: tell
         logger.info(
             "cluster %s is ready: %d workers on %s take from %s",
@@ -102,10 +103,11 @@ class Sentinel:
             self._hear()
             self.lost += self.pool.look_after()
             self._talk_to_database()
+            self.pool.fill(self.lost)
             self.pool.wake()
             if self.once and self.pool.is_at_rest and not self._has_news():
                 self._stop()
-        self.link.sign_off(self.cut_short)
+        self.link.sign_off(self.lost, self.cut_short)
         logger.info("cluster %s has stopped", self.name)
 
     def _claimed_by(self, number: int, pid: int) -> str:

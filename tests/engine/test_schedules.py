@@ -444,4 +444,4 @@ def test_q_clusters_option_scheduler_turns_firing_off(transactional_db: None, mo
         monkeypatch.setattr(Conf, "SCHEDULER", False)
         assert link.beat(busy=0, workers=1).fire_in is None
     finally:
-        link.sign_off([])
+        link.sign_off([], [])

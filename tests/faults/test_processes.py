@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,29 @@ def test_the_sentinel_killed_under_load(server: Server) -> None:
 
     server.wait_until_all_final()
     assert_every_second_execution_is_explained(server, COUNT)
+
+
+def test_the_sentinel_killed_before_the_database_has_heard_of_a_dead_worker(server: Server) -> None:
+    """What that worker had begun is known to its slot alone, so nobody may have the slot until it is told."""
+    cluster = server.qcluster(WORKERS=1)
+    worker = wait_until(lambda: cluster.titled("worker"), what="the worker")
+    wait_until(lambda: time.time() > worker[0].create_time() + 1.5, what="a worker whose place is filled at once")
+    server.enqueue(1, seconds=1)
+
+    with server.connect() as other, server.connect() as looker, other.transaction():
+        wait_until(lambda: server.executions()[0] == 1, what="the first execution")
+        other.execute("SELECT FROM tasks_app_taskrun FOR UPDATE")  # nobody marks it RUNNING any more
+        end(worker[0])
+        cluster.wait_for_output("worker 1 died")
+        stuck = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE '% sentinel'"
+        wait_until(lambda: looker.execute(stuck).fetchone(), what="a sentinel that cannot tell")
+        deadline = time.monotonic() + 1
+        wait_until(lambda: cluster.titled("worker idle") or time.monotonic() > deadline, what="another worker, or none")
+        cluster.titled("sentinel")[0].kill()
+        cluster.wait_for_output("the sentinel died")
+
+    server.wait_until_all_final(seconds=20)
+    assert_every_second_execution_is_explained(server, 1)
 
 
 def test_everything_killed_at_once_is_rescued_by_another_cluster(server: Server) -> None:

@@ -70,7 +70,7 @@ def assert_settled_once(workflows: list[Workflow], ledger: psycopg.Connection[An
         assert workflow.result == [number * number for number in range(MEMBERS)]
         callback = workflow.steps[MEMBERS]
         lost = [entry for entry in callback.attempts if entry["reason"] in {"worker_lost", "given_back"}]
-        assert 1 <= done[workflow.name] <= 1 + len(lost)
+        assert 1 <= done[workflow.name] <= 1 + len(lost), (callback.pk, callback.attempts)
     assert not WorkflowNews.objects.exists()
     assert not TaskRun.objects.unfinished().exists()
 
