@@ -18,9 +18,9 @@ from django.conf import settings
 from django_q.conf import Conf
 from psycopg.rows import TupleRow
 
-from tasks_app.engine import firing, limits, statements
+from tasks_app.engine import counting, firing, limits, statements
 from tasks_app.engine.advance import Sweep
-from tasks_app.engine.connect import connect, end_sessions
+from tasks_app.engine.connect import UNREACHABLE, connect, end_sessions
 from tasks_app.engine.pool import Lost
 
 logger = logging.getLogger("dumbwaiter.sentinel")
@@ -53,6 +53,8 @@ class Beat:
     """Runs of workflows have ended and nobody has looked yet what follows."""
     expire_in: float | None
     """Seconds until the next run expires, if that is soon."""
+    has_endings: bool
+    """Runs have ended and are not in the statistics yet."""
     limited: Sequence[bool] = ()
     """Of each queue, whether it is to be claimed from under limits."""
 
@@ -133,14 +135,14 @@ class Link:
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
-        limited = row[10] or ()
+        limited = row[11] or ()
         if any(limited):
             is_open, opens_in = limits.openings(
                 self.db, [queue for queue, is_limited in zip(self.queues, limited, strict=True) if is_limited]
             )
             work_now = work_now or is_open
             due_in = min((seconds for seconds in (due_in, opens_in) if seconds is not None), default=None)
-        more = (fire_in, *row[7:10], limited)
+        more = (fire_in, *row[7:11], limited)
         return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, *more)
 
     def is_held(self, claimed_by: str, begun: list[uuid.UUID]) -> bool:
@@ -152,6 +154,18 @@ class Link:
         """Give away what a worker took before that moment and has not begun; answers how many runs that were."""
         query = {"holder": claimed_by, "begun": begun, "before": before}
         return len(self.db.execute(statements.RELEASE_REST, query).fetchall())
+
+    def count_endings(self) -> bool | None:
+        """Count what has ended into the statistics; answers whether there is more of it, None if another one does."""
+        try:
+            return counting.count(self.db)
+        except psycopg.errors.LockNotAvailable:  # somebody is changing one of them: all of it again, later
+            return None
+        except UNREACHABLE:
+            raise
+        except psycopg.Error:  # a row can hold anything, and must not harm the sentinel
+            logger.exception("what has ended cannot be counted into the statistics")
+            return None
 
     def fire_schedules(self) -> bool:
         """Submit the runs of schedules that are due; answers whether there was any."""

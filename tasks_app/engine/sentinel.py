@@ -34,6 +34,12 @@ EXPIRE_AT_ONCE = 1_000
 EXPIRE_EVERY = 0.05
 """Seconds between two such statements at least, when there are fewer."""
 
+COUNT_EVERY = 3.0
+"""Seconds between two countings of what has ended, unless it is more than is counted at once."""
+
+COUNT_PAUSE = 4
+"""Then so many times as long as the last one took: workers are more than statistics."""
+
 LIMITED_FOR = 10.0
 """Seconds for which a queue is claimed from under limits after the last limited run waited in it: it may come back."""
 
@@ -75,6 +81,8 @@ class Sentinel:
         self.rested_at = 0.0
         self.expire_at = float("inf")
         """When the next run expires."""
+        self.count_at = float("inf")
+        """When to count what has ended into the statistics."""
         self.limited_until: dict[str, float] = {}
         self.next_beat = self.next_look = 0.0
         self._listening_on: int | None = None
@@ -122,7 +130,7 @@ class Sentinel:
     def _time_to_next(self) -> float:
         moments = [self.next_beat if self.link.connection else self.link.next_try, self.pool.next_moment(), self.due_at]
         if self.link.connection:
-            moments += [self.fire_at, self.advance_at, self.expire_at]
+            moments += [self.fire_at, self.advance_at, self.expire_at, self.count_at]
         if self.stopping_since is not None:
             moments.append(self.stopping_since + self.grace)
         return max(min(moments) - time.monotonic(), 0.0)
@@ -185,6 +193,8 @@ class Sentinel:
                 self._advance_workflows()
             if time.monotonic() >= self.expire_at:
                 self._expire()
+            if time.monotonic() >= self.count_at:
+                self._count()
             if now >= self.next_look and self.stopping_since is None:
                 self.next_look = now + min(LOOK_AROUND_SECONDS, settings.LOST_AFTER_SECONDS / 2)
                 self.pool.work_ahead = self.link.look_around() or self.pool.work_ahead
@@ -249,6 +259,8 @@ class Sentinel:
             self.fire_at = now + beat.fire_in
         if beat.expire_in is not None and self.stopping_since is None:
             self.expire_at = min(self.expire_at, now + beat.expire_in)
+        if beat.has_endings and self.count_at == float("inf"):
+            self.count_at = now + COUNT_EVERY
         for run_id in beat.to_cancel:
             self.pool.cancel(run_id)
         self.pool.end_the_greedy()
@@ -297,6 +309,14 @@ class Sentinel:
             self.expire_at = 0.0
         elif next_in is not None:
             self.expire_at = time.monotonic() + max(next_in, EXPIRE_EVERY)
+
+    def _count(self) -> None:
+        """Some of what has ended, if no other cluster is at it; the workers are looked after in between."""
+        began = time.monotonic()
+        has_more = self.link.count_endings()
+        self.count_at = float("inf")
+        if has_more:
+            self.count_at = time.monotonic() + COUNT_PAUSE * (time.monotonic() - began)
 
     def _start_over(self) -> None:
         """Another cluster took this one for lost and gave its runs to others: end the workers, begin as a new one."""

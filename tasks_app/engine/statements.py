@@ -409,6 +409,9 @@ SELECT EXISTS (SELECT FROM beat),
   (SELECT greatest(extract(epoch FROM expires_at - statement_timestamp()), 0)::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND expires_at <= statement_timestamp() + interval '2 s'
     ORDER BY expires_at LIMIT 1),
+  EXISTS (SELECT FROM tasks_app_taskrun WHERE status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')
+    AND finished_at > coalesce((SELECT at FROM tasks_app_countedto ORDER BY id LIMIT 1), 'epoch')
+    ORDER BY finished_at LIMIT 1),
   (SELECT array_agg(EXISTS (SELECT FROM tasks_app_queue AS own WHERE own.name = queue.name AND max_running IS NOT NULL)
       OR limited.is_there IS NOT NULL ORDER BY place)
     FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS queue(name, place) LEFT JOIN LATERAL (

@@ -4,17 +4,22 @@ from tasks_app.models.log import RunLog
 from tasks_app.models.queue import Queue, TaskLimit
 from tasks_app.models.run import Failure, Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.schedule import Missed, Overlap, ScheduleRules
+from tasks_app.models.stat import CountedTo, FailureGroup, Grain, RunStat
 from tasks_app.models.workflow import OnFailure, Workflow, WorkflowNews
 
 __all__ = [
     "AuditEntry",
     "Cluster",
+    "CountedTo",
     "Failure",
+    "FailureGroup",
+    "Grain",
     "Missed",
     "OnFailure",
     "Overlap",
     "Queue",
     "RunLog",
+    "RunStat",
     "ScheduleRules",
     "Status",
     "TaskLimit",

@@ -264,6 +264,16 @@ class TaskRun(models.Model):
     return_value = models.JSONField(null=True)
     failure = models.CharField(max_length=12, choices=Failure, null=True)
     failure_message = models.TextField(null=True, help_text="One sentence: why it failed or was cancelled.")
+    failure_group = models.ForeignKey(
+        "tasks_app.FailureGroup",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="runs",
+        help_text="The failures that look alike; found a moment after it failed.",
+    )
     attempts = models.JSONField(default=list, help_text="One entry for each attempt that did not succeed.")
 
     objects = TaskRunQuerySet.as_manager()
@@ -326,6 +336,13 @@ class TaskRun(models.Model):
                 fields=["claimed_by"],
                 name="run_held",
                 condition=Q(status__in=UNFINISHED, claimed_by__isnull=False),
+            ),
+            # What has ended since the statistics were counted.
+            models.Index(fields=["finished_at"], name="run_ended", condition=Q(status__in=FINISHED)),
+            models.Index(
+                fields=["failure_group", "-finished_at", "-id"],
+                name="run_failure_group",
+                condition=Q(failure_group__isnull=False),
             ),
             # What failed lately.
             models.Index(fields=["-finished_at"], name="run_failed", condition=Q(status=Status.FAILED)),
