@@ -1,5 +1,6 @@
-// What pages cannot do without a script: keep times true between two answers, copy, close menus, pause and tell when
-// the server is silent. Everything else is htmx, and every form works without either.
+// What pages cannot do without a script: keep times true between two answers, ask for news at the chosen pace and
+// pause that, change only what is new, tell when the server is silent, keys, copy, close menus. Everything else is
+// htmx, and every form works without either.
 "use strict";
 
 (() => {
@@ -50,12 +51,84 @@
     tellRetry();
   }
 
-  // Polls. Paused while nobody looks; slower and slower while the server is silent, and said so.
+  // What is new goes into what is there, so that focus, selection, scroll and open parts stay as they are.
 
+  function morph(old, fresh) {
+    if (old.nodeName !== fresh.nodeName || old.id !== fresh.id) return old.replaceWith(fresh);
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && !keeps(old, name)) old.removeAttribute(name);
+    }
+    for (const { name, value } of fresh.attributes) {
+      if (old.getAttribute(name) !== value && !keeps(old, name)) old.setAttribute(name, value);
+    }
+    if (old.matches("input, textarea, select")) return takeValue(old, fresh);
+    morphChildren(old, fresh);
+  }
+
+  // What a person has opened or ticked since, and what htmx and this script write.
+  function keeps(element, name) {
+    return (name === "open" && element.matches("details")) || (name === "class" && element.matches(".is-copied"));
+  }
+
+  function takeValue(old, fresh) {
+    if (old === document.activeElement || old.matches(".pick, [type=checkbox], [type=radio]")) return;
+    if (old.value === old.defaultValue || old.type === "hidden") old.value = fresh.value;
+  }
+
+  function morphChildren(old, fresh) {
+    const named = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+    let place = old.firstChild;
+    for (const child of [...fresh.childNodes]) {
+      const twin = child.id ? named.get(child.id) : sameKind(place, child);
+      if (!twin) {
+        old.insertBefore(child, place);
+        continue;
+      }
+      if (twin === place) place = place.nextSibling;
+      else old.insertBefore(twin, place);
+      if (twin.nodeType !== Node.ELEMENT_NODE) {
+        if (twin.data !== child.data) twin.data = child.data;
+      } else if (!twin.isEqualNode(child)) {
+        morph(twin, child);
+      }
+    }
+    while (place) {
+      const next = place.nextSibling;
+      place.remove();
+      place = next;
+    }
+  }
+
+  function sameKind(place, child) {
+    return place && place.nodeName === child.nodeName && !place.id ? place : null;
+  }
+
+  htmx.defineExtension("morph", {
+    isInlineSwap: (style) => style === "morph",
+    handleSwap(style, target, fragment) {
+      if (style !== "morph") return false;
+      morph(target, fragment.querySelector(`#${CSS.escape(target.id)}`) ?? fragment.firstElementChild);
+      return [document.getElementById(target.id)];
+    },
+  });
+
+  // Polls, at the pace that was chosen. Paused while nobody looks, while rows are ticked and while a menu is open; slower
+  // and slower while the server is silent, and said so.
+
+  const every = 1000 * Number(document.body.dataset.every ?? 0);
   const firstPause = 2;
   const longestPause = 15;
   let failures = 0;
   let nextTry = 0;
+  let nextPoll = Date.now() + every;
+
+  const isPaused = () => document.hidden || Boolean($(".pick:checked, [data-poll] details.menu[open]"));
+
+  function poll() {
+    if (!every || Date.now() < nextPoll) return;
+    nextPoll = Date.now() + every;
+    for (const poller of $$("[data-poll]")) htmx.trigger(poller, "poll");
+  }
 
   // Of the element that asked, which may have been replaced by the answer.
   const asker = (event) => event.detail.requestConfig?.elt ?? event.detail.elt;
@@ -98,7 +171,7 @@
   }
 
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (isPoll(asker(event)) && (document.hidden || Date.now() < nextTry)) event.preventDefault();
+    if (isPoll(asker(event)) && (isPaused() || Date.now() < nextTry)) event.preventDefault();
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
@@ -195,6 +268,41 @@
     if (open) $("summary", open).focus();
   });
 
+  // Keys
+
+  let hasG = false;
+
+  const go = (key) => $(`[data-key="${CSS.escape(key)}"]`)?.click();
+
+  function step(by) {
+    const rows = $$("main table .task, main [data-row]");
+    if (!rows.length) return;
+    const here = rows.indexOf(document.activeElement);
+    rows[here < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(here + by, 0), rows.length - 1)].focus();
+  }
+
+  const keys = {
+    "/": () => ($("main [type=search]") ?? $("[type=search]"))?.focus(),
+    "?": () => go("?"),
+    j: () => step(1),
+    k: () => step(-1),
+    x: () => document.activeElement.closest("tr")?.querySelector(".pick")?.click(),
+    r: () => pollNow(),
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]")) return;
+    if (hasG && /^[a-z]$/.test(event.key)) {
+      event.preventDefault();
+      go(event.key);
+    } else if (keys[event.key]) {
+      event.preventDefault();
+      keys[event.key]();
+    }
+    hasG = !hasG && event.key === "g";
+  });
+
   // A file that is too large is not even sent.
   document.addEventListener("change", (event) => {
     const input = event.target;
@@ -208,4 +316,5 @@
 
   readClock();
   setInterval(tick, 1000);
+  if (every) setInterval(poll, Math.min(every, 1000) / 4);
 })();

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
 
 from config.env import is_loopback
 from tasks_app.models import TaskRun
@@ -26,6 +29,23 @@ def is_open_to(request: HttpRequest) -> bool:
         return False
     forwarded = {"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP"} & request.META.keys()
     return not forwarded and is_loopback(request.META.get("REMOTE_ADDR", ""))
+
+
+def is_operator(request: HttpRequest) -> bool:
+    """True for those who see and steer all of it: staff, and a guest of open access, whose machine it is."""
+    return bool(request.user.is_staff) or (not request.user.is_authenticated and is_open_to(request))
+
+
+def operators_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """For anybody but operators the page is not there."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not is_operator(request):
+            raise Http404("There is no such page.")
+        return view(request, *args, **kwargs)
+
+    return guarded
 
 
 def owner_of(request: HttpRequest) -> Any:

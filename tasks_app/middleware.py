@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
+from tasks_app import live
 from tasks_app.access import is_open_to
 
 UNREACHABLE = (OperationalError, InterfaceError)
@@ -55,6 +56,32 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
         if request.headers.get("HX-Request") == "true":
             return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
         return response
+
+
+class NoNewsMiddleware:
+    """204 to a poll of a page that looks as it did, before anything else is asked of the database."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view_func: Callable[..., HttpResponseBase],
+        view_args: tuple[Any, ...],
+        view_kwargs: dict[str, Any],
+    ) -> HttpResponseBase | None:
+        version = getattr(view_func, "version", None)
+        if version is None or live.SEEN not in request.GET or request.headers.get("HX-Request") != "true":
+            return None
+        try:
+            no_news = live.has_no_news(request, version, view_kwargs)
+        except UNREACHABLE:
+            return database_does_not_answer(request)
+        return HttpResponse(status=HTTPStatus.NO_CONTENT) if no_news else None
 
 
 class ReadableErrorsMiddleware:

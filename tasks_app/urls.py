@@ -2,7 +2,7 @@ from django.contrib.auth import views as auth_views
 from django.urls import path
 
 from tasks_app import api
-from tasks_app.views import health, home, launch, runs
+from tasks_app.views import audit, health, home, launch, preferences, runs
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -13,7 +13,10 @@ urlpatterns = [
     path("runs/<uuid:pk>/live/", runs.live, name="run-live"),
     path("runs/<uuid:pk>/cancel/", runs.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/files/<str:name>", runs.file, name="run-file"),
-    path("theme/", home.theme, name="theme"),
+    path("audit/", audit.audit, name="audit"),
+    path("theme/", preferences.theme, name="theme"),
+    path("refresh/", preferences.refresh, name="refresh"),
+    path("keys/", preferences.keys, name="keys"),
     path("login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("healthz", health.healthz, name="healthz"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -106,6 +107,20 @@ def ordinal(number: int) -> str:
 def plural(number: int, word: str, most: int | None = None) -> str:
     """`1 run`, `6 runs`, `1 000+ runs`."""
     return f"{count(number, most)} {word if number == 1 else word + 's'}"
+
+
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    """The text with control characters, and those that turn its direction, written out: `␛`, `[202e]`."""
+    return UNSEEN.sub(lambda match: shown(ord(match[0])), text)
+
+
+def shown(code: int) -> str:
+    if code in {9, 10, 13}:
+        return " "
+    return chr(0x2400 + code) if code < 0x20 else f"[{code:04x}]"
 
 
 def clip(text: str, length: int) -> str:

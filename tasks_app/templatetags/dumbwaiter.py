@@ -33,6 +33,12 @@ SHOWN = 50_000
 KEY = re.compile(r'^(\s*)("(?:[^"\\]|\\.)*":)', re.MULTILINE)
 
 
+@register.filter
+def visible(text: object) -> str:
+    """A text of somebody's making on one line, with what cannot be seen shown: it may not turn the page around."""
+    return wording.visible(str(text))
+
+
 @register.simple_tag
 def icon(name: str, css_class: str = "icon") -> SafeString:
     """One drawing of `static/icons.svg`, in the colour of the text around it."""

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from tasks_app.access import operators_only
+from tasks_app.audit import entries_about
+from tasks_app.clock import database_now
+from tasks_app.live import Viewer, digest, live, poll_url
+from tasks_app.models import AuditEntry
+from tasks_app.paging import changed, page
+
+VERBS = (
+    *("cancel", "retry", "delete", "set priority", "move", "run at"),
+    *("run now", "steer", "prune", "pause", "resume", "limit", "pace"),
+)
+MOST_FOUND = 1_000
+LONGEST_SEARCH = 150
+
+
+def version(request: HttpRequest, viewer: Viewer) -> str:
+    return digest(AuditEntry.objects.order_by("-at", "-id").values_list("id", flat=True).first())
+
+
+@never_cache
+@require_safe
+@live(version)
+@operators_only
+def audit(request: HttpRequest) -> HttpResponse:
+    """Who did what to which runs, when, from where and why."""
+    found = page(entries(request), request.GET, "at")
+    context = {
+        "page": found,
+        "entries": found.rows,
+        "q": request.GET.get("q", "")[:LONGEST_SEARCH],
+        "verbs": [
+            (verb, changed(request.GET, verb=verb, older=None, newer=None), verb == chosen(request)) for verb in VERBS
+        ],
+        "every_verb": changed(request.GET, verb=None, older=None, newer=None),
+        "chosen": chosen(request),
+        "now": database_now(),
+        "poll": poll_url(request, version(request, Viewer.of(request))) if found.is_first else "",
+    }
+    return render(request, "audit/_live.html" if is_poll(request) else "audit.html", context)
+
+
+def is_poll(request: HttpRequest) -> bool:
+    return request.headers.get("HX-Request") == "true" and "seen" in request.GET
+
+
+def chosen(request: HttpRequest) -> str:
+    verb = request.GET.get("verb", "")
+    return verb if verb in VERBS else ""
+
+
+def entries(request: HttpRequest) -> QuerySet[AuditEntry]:
+    """Those of the chosen verb that are about the run, or by the person, that was searched for."""
+    found = AuditEntry.objects.defer("details")
+    term = request.GET.get("q", "").replace("\x00", "").strip()[:LONGEST_SEARCH]
+    if verb := chosen(request):
+        found = found.filter(verb=verb)
+    if not term:
+        return found
+    about = whole_id(term)
+    return found.filter(pk__in=entries_about(about)[:MOST_FOUND]) if about else found.filter(actor_name=term)
+
+
+def whole_id(term: str) -> Any:
+    try:
+        return uuid.UUID(term)
+    except ValueError:
+        return None
