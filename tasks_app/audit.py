@@ -25,6 +25,12 @@ VALUES (%(act)s, clock_timestamp(), %(actor)s, %(actor_name)s, %(address)s, %(ve
   cardinality(%(runs)s::uuid[]), %(details)s::jsonb, %(reason)s)
 """
 
+VERBS = (
+    *("cancel", "retry", "delete", "set priority", "move", "run at"),
+    *("run now", "steer", "prune", "pause", "resume", "limit", "pace"),
+)
+"""All that anybody can do."""
+
 NAME_LENGTH, SUBJECT_LENGTH, REASON_LENGTH = 150, 255, 500
 
 

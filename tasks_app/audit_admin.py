@@ -13,13 +13,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from tasks_app.admin import KnownValueFilter, ReadOnlyAdmin, value
-from tasks_app.audit import entries_about
+from tasks_app.audit import VERBS, entries_about
 from tasks_app.models import AuditEntry
-
-VERBS = (
-    *("cancel", "retry", "delete", "set priority", "move", "run at"),
-    *("run now", "steer", "prune", "pause", "resume", "limit", "pace"),
-)
 
 MOST_FOUND = 1_000
 

@@ -10,16 +10,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from tasks_app.access import operators_only
-from tasks_app.audit import entries_about
+from tasks_app.audit import VERBS, entries_about
 from tasks_app.clock import database_now
 from tasks_app.live import Viewer, digest, live, poll_url
 from tasks_app.models import AuditEntry
 from tasks_app.paging import changed, page
 
-VERBS = (
-    *("cancel", "retry", "delete", "set priority", "move", "run at"),
-    *("run now", "steer", "prune", "pause", "resume", "limit", "pace"),
-)
 MOST_FOUND = 1_000
 LONGEST_SEARCH = 150
 

@@ -240,7 +240,7 @@ def test_without_javascript_the_buttons_are_forms(
 
     expect(watched.rows.first).to_contain_text("3 images")
     expect(watched.rows.last).to_contain_text("true")
-    watched.page.locator("summary").click()
+    watched.page.get_by_text("Guest").click()
     watched.page.get_by_role("button", name="Dark").click()
     expect(watched.page.locator("html")).to_have_attribute("data-theme", "dark")
     assert watched.trouble == []
