@@ -39,8 +39,8 @@ def stays_quiet(watched: Watched, seconds: float = 3) -> bool:
 def test_a_click_adds_one_row_that_lives_until_its_end(
     web: WebFactory, qcluster: ClusterFactory, open_page: OpenPage
 ) -> None:
-    qcluster(PRACTICE_UNIT_SECONDS=3)
-    watched = open_page(web(OPEN_ACCESS=1, PRACTICE_UNIT_SECONDS=3))
+    qcluster(PRACTICE_UNIT_SECONDS=6)
+    watched = open_page(web(OPEN_ACCESS=1, PRACTICE_UNIT_SECONDS=6))
     expect(watched.rows).to_have_count(0)
     expect(watched.page.get_by_text("Nothing sent down yet")).to_be_visible()
 
