@@ -36,6 +36,13 @@ def is_operator(request: HttpRequest) -> bool:
     return bool(request.user.is_staff) or (not request.user.is_authenticated and is_open_to(request))
 
 
+def may(request: HttpRequest, permission: str) -> bool:
+    """Whether this person has the permission, as Django keeps it; a guest of open access has all of them."""
+    if request.user.is_authenticated:
+        return bool(request.user.has_perm(permission))
+    return is_open_to(request)
+
+
 def operators_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """For anybody but operators the page is not there."""
 

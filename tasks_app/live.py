@@ -89,6 +89,11 @@ def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) 
     return bool(version(request, Viewer(pk, is_staff), **kwargs) == seen)
 
 
+def is_poll(request: HttpRequest) -> bool:
+    """The page is there already and asks for its live part alone."""
+    return request.headers.get("HX-Request") == "true" and SEEN in request.GET
+
+
 def place(request: HttpRequest) -> str:
     """The page, with its filters."""
     query = sorted((name, values) for name, values in request.GET.lists() if name != SEEN)

@@ -25,7 +25,10 @@ class Place:
     for_operators: bool = True
 
 
-BAR = (Place("Home", "home", "h", for_operators=False),)
+BAR = (
+    Place("Home", "home", "h", for_operators=False),
+    Place("Queues", "queues", "q", is_wide=True),
+)
 MORE = (Place("Audit", "audit", "a"), Place("Admin", "admin:index"))
 
 

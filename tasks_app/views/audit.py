@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from tasks_app.access import operators_only
 from tasks_app.audit import VERBS, entries_about
 from tasks_app.clock import database_now
-from tasks_app.live import Viewer, digest, live, poll_url
+from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import AuditEntry
 from tasks_app.paging import changed, page
 
@@ -44,10 +44,6 @@ def audit(request: HttpRequest) -> HttpResponse:
         "poll": poll_url(request, version(request, Viewer.of(request))) if found.is_first else "",
     }
     return render(request, "audit/_live.html" if is_poll(request) else "audit.html", context)
-
-
-def is_poll(request: HttpRequest) -> bool:
-    return request.headers.get("HX-Request") == "true" and "seen" in request.GET
 
 
 def chosen(request: HttpRequest) -> str:

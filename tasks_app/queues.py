@@ -1,0 +1,181 @@
+"""WATCH: the queues: what waits in each, since when, who takes from it, and how fast it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from tasks_app import wording
+from tasks_app.health import LIMITED, PLAIN
+from tasks_app.models import Grain, Queue, RunStat
+from tasks_app.policies import told
+
+COUNTED = 10_000
+"""Counts go no further."""
+
+MOST = 200
+"""Queues on the page."""
+
+RATE_MINUTES = 5
+"""The rates are those of so many whole minutes."""
+
+SPARK_MINUTES = 60
+
+# Each count stops at `most`, each is read by an index of its own, and the names are found as `health.WAITING_QUEUES`
+# finds them. One statement, because it is also what tells whether there is news.
+LOOK = f"""
+WITH RECURSIVE waiting AS (
+  SELECT least((SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} ORDER BY queue_name LIMIT 1),
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} ORDER BY queue_name LIMIT 1)) AS name
+  UNION ALL
+  SELECT least(
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name > waiting.name ORDER BY queue_name LIMIT 1),
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name > waiting.name
+      ORDER BY queue_name LIMIT 1))
+  FROM waiting WHERE waiting.name IS NOT NULL),
+held AS (
+  SELECT queue_name AS name, count(*) AS runs FROM tasks_app_taskrun
+  WHERE claimed_by IS NOT NULL AND status IN ('READY', 'RUNNING') GROUP BY queue_name),
+served AS (
+  SELECT queue.name, sum(workers) AS workers
+  FROM tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
+  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > statement_timestamp() - %(silence)s
+  GROUP BY queue.name),
+ended AS (
+  SELECT queue_name AS name, sum(count) FILTER (
+    WHERE at >= %(minute)s - make_interval(mins => {RATE_MINUTES}) AND at < %(minute)s) AS runs
+  FROM tasks_app_runstat WHERE grain = {Grain.MINUTE.value} AND at >= %(minute)s - interval '1 hour'
+  GROUP BY queue_name),
+names AS (
+  SELECT name FROM waiting WHERE name IS NOT NULL
+  UNION SELECT name FROM held UNION SELECT name FROM served UNION SELECT name FROM ended
+  UNION SELECT name FROM tasks_app_queue ORDER BY name LIMIT {MOST})
+SELECT name, plain.runs + limited.runs AS due, least(plain.oldest, limited.oldest) AS oldest, later.runs AS later,
+  coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers, coalesce(ended.runs, 0) AS ended,
+  queue.xmin::text AS policy
+FROM names LEFT JOIN held USING (name) LEFT JOIN served USING (name) LEFT JOIN ended USING (name)
+LEFT JOIN tasks_app_queue AS queue USING (name),
+LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
+  SELECT enqueued_at FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = names.name
+    AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id LIMIT {COUNTED + 1}) AS run) AS plain,
+LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
+  SELECT enqueued_at FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name = names.name
+    AND run_after <= statement_timestamp() ORDER BY limit_key, priority DESC, run_after, id
+  LIMIT {COUNTED + 1}) AS run) AS limited,
+LATERAL (SELECT count(*) AS runs FROM (
+  SELECT FROM tasks_app_taskrun WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL
+    AND run_after > enqueued_at AND run_after > statement_timestamp() AND queue_name = names.name
+  ORDER BY run_after LIMIT {COUNTED + 1}) AS run) AS later
+ORDER BY name
+"""  # noqa: S608  its parts are ours
+
+
+@dataclass(frozen=True)
+class Line:
+    """One queue, as its row tells it."""
+
+    name: str
+    due: int
+    oldest: datetime | None
+    later: int
+    held: int
+    workers: int
+    ended: int
+    """In the last whole minutes: `RATE_MINUTES`."""
+    policy_version: str | None
+    now: datetime
+    policy: Queue | None = None
+    course: list[int] = field(default_factory=list)
+    """How many ended in each of the last minutes."""
+
+    @property
+    def looks(self) -> tuple[Any, ...]:
+        """All that its row shows, but for times that tick."""
+        return (self.name, self.due, self.oldest, self.later, self.held, self.workers, self.ended, self.policy_version)
+
+    @property
+    def due_told(self) -> str:
+        return wording.count(self.due, COUNTED)
+
+    @property
+    def later_told(self) -> str:
+        return wording.count(self.later, COUNTED)
+
+    @property
+    def rate(self) -> str:
+        """`84 a minute`; below one a minute, with a figure after the point."""
+        each = self.ended / RATE_MINUTES
+        return f"{wording.count(round(each)) if each >= 10 or not each else f'{each:.1f}'} a minute"
+
+    @property
+    def is_paused(self) -> bool:
+        return self.policy is not None and self.policy.is_paused(self.now)
+
+    @property
+    def is_stranded(self) -> bool:
+        """Work waits and nobody takes it."""
+        return bool(self.due) and not self.workers
+
+    @property
+    def limit(self) -> int | None:
+        return self.policy.max_running if self.policy else None
+
+    @property
+    def state(self) -> str:
+        """`paused`, `stranded`, `idle` or `moving`."""
+        if self.is_paused:
+            return "paused"
+        if self.is_stranded:
+            return "stranded"
+        return "moving" if self.due or self.held else "idle"
+
+    @property
+    def pause_told(self) -> str:
+        return told(self.policy) if self.policy and self.is_paused else ""
+
+    @property
+    def drained(self) -> str:
+        """How far a pause has got: what is at hand still ends."""
+        if self.held:
+            return f"{wording.plural(self.held, 'run')} at hand still end{'s' if self.held == 1 else ''}."
+        return "Nothing of it is at work any more."
+
+    @property
+    def spark(self) -> str:
+        """The course as a line, 60 wide and 20 high, for an SVG that stretches; empty when nothing ended."""
+        highest = max(self.course, default=0)
+        if not highest:
+            return ""
+        points = [f"{at},{20 - 18 * number / highest:.1f}" for at, number in enumerate(self.course)]
+        return f"M{' L'.join(points)}"
+
+
+def look(now: datetime) -> list[Line]:
+    """The queues as they stand, by one query."""
+    silence = timedelta(seconds=settings.LOST_AFTER_SECONDS)
+    given: dict[str, Any] = {"silence": silence, "minute": now.replace(second=0, microsecond=0)}
+    with connection.cursor() as cursor:
+        cursor.execute(LOOK, given)
+        return [Line(*(*row, now)) for row in cursor.fetchall()]
+
+
+def with_more(lines: Iterable[Line]) -> list[Line]:
+    """The same with their policies and courses, by two more queries."""
+    lines = list(lines)
+    if not lines:
+        return lines
+    now = lines[0].now
+    policies = Queue.objects.select_related("paused_by").in_bulk([line.name for line in lines])
+    begin = now.replace(second=0, microsecond=0) - timedelta(minutes=SPARK_MINUTES)
+    courses: dict[str, list[int]] = {}
+    rows = RunStat.objects.filter(grain=Grain.MINUTE, at__gte=begin).values_list("queue_name", "at", "count")
+    for name, at, count in rows:
+        place = int((at - begin).total_seconds() // 60)
+        if place < SPARK_MINUTES:
+            courses.setdefault(name, [0] * SPARK_MINUTES)[place] += count
+    return [replace(line, policy=policies.get(line.name), course=courses.get(line.name, [])) for line in lines]
