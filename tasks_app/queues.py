@@ -44,20 +44,21 @@ held AS (
 served AS (
   SELECT queue.name, sum(workers) AS workers
   FROM tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
-  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > statement_timestamp() - %(silence)s
+  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)
   GROUP BY queue.name),
+minute AS (SELECT date_trunc('minute', statement_timestamp()) AS at),
 ended AS (
-  SELECT queue_name AS name, sum(count) FILTER (
-    WHERE at >= %(minute)s - make_interval(mins => {RATE_MINUTES}) AND at < %(minute)s) AS runs
-  FROM tasks_app_runstat WHERE grain = {Grain.MINUTE.value} AND at >= %(minute)s - interval '1 hour'
-  GROUP BY queue_name),
+  SELECT queue_name AS name,
+    sum(count) FILTER (WHERE stat.at >= minute.at - interval '{RATE_MINUTES} min' AND stat.at < minute.at) AS runs
+  FROM tasks_app_runstat AS stat, minute
+  WHERE grain = {Grain.MINUTE.value} AND stat.at >= minute.at - interval '1 hour' GROUP BY queue_name),
 names AS (
   SELECT name FROM waiting WHERE name IS NOT NULL
   UNION SELECT name FROM held UNION SELECT name FROM served UNION SELECT name FROM ended
   UNION SELECT name FROM tasks_app_queue ORDER BY name LIMIT {MOST})
 SELECT name, plain.runs + limited.runs AS due, least(plain.oldest, limited.oldest) AS oldest, later.runs AS later,
   coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers, coalesce(ended.runs, 0) AS ended,
-  queue.xmin::text AS policy
+  queue.xmin::text AS policy, statement_timestamp()
 FROM names LEFT JOIN held USING (name) LEFT JOIN served USING (name) LEFT JOIN ended USING (name)
 LEFT JOIN tasks_app_queue AS queue USING (name),
 LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
@@ -155,13 +156,11 @@ class Line:
         return f"M{' L'.join(points)}"
 
 
-def look(now: datetime) -> list[Line]:
+def look() -> list[Line]:
     """The queues as they stand, by one query."""
-    silence = timedelta(seconds=settings.LOST_AFTER_SECONDS)
-    given: dict[str, Any] = {"silence": silence, "minute": now.replace(second=0, microsecond=0)}
     with connection.cursor() as cursor:
-        cursor.execute(LOOK, given)
-        return [Line(*(*row, now)) for row in cursor.fetchall()]
+        cursor.execute(LOOK, {"silence": settings.LOST_AFTER_SECONDS})
+        return [Line(*row) for row in cursor.fetchall()]
 
 
 def with_more(lines: Iterable[Line]) -> list[Line]:
