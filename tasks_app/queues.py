@@ -44,7 +44,8 @@ held AS (
 served AS (
   SELECT queue.name, sum(workers) AS workers
   FROM tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
-  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)
+  WHERE stopped_at IS NULL AND lost_at IS NULL
+    AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)
   GROUP BY queue.name),
 minute AS (SELECT date_trunc('minute', statement_timestamp()) AS at),
 ended AS (
