@@ -29,7 +29,7 @@ BAR = (
     Place("Home", "home", "h", for_operators=False),
     Place("Queues", "queues", "q", is_wide=True),
 )
-MORE = (Place("Audit", "audit", "a"), Place("Admin", "admin:index"))
+MORE = (Place("Logs", "logs", "l"), Place("Audit", "audit", "a"), Place("Admin", "admin:index"))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from django.contrib.auth import views as auth_views
 from django.urls import path
 
 from tasks_app import api
-from tasks_app.views import audit, health, home, launch, preferences, queues, runs
+from tasks_app.views import audit, health, home, launch, logs, preferences, queues, runs
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -15,6 +15,7 @@ urlpatterns = [
     path("runs/<uuid:pk>/files/<str:name>", runs.file, name="run-file"),
     path("queues/", queues.index, name="queues"),
     path("queues/steer/", queues.steer, name="queue-steer"),
+    path("logs/", logs.index, name="logs"),
     path("audit/", audit.audit, name="audit"),
     path("theme/", preferences.theme, name="theme"),
     path("refresh/", preferences.refresh, name="refresh"),

@@ -39,6 +39,18 @@ def visible(text: object) -> str:
     return wording.visible(str(text))
 
 
+@register.filter
+def visible_lines(text: str) -> SafeString:
+    """The same of a text on several lines."""
+    return format_html_join("\n", "{}", ((wording.visible(line),) for line in text.split("\n")))
+
+
+@register.filter
+def capfirst_only(word: str) -> str:
+    """`Warning` for `WARNING`."""
+    return word.capitalize()
+
+
 @register.simple_tag
 def icon(name: str, css_class: str = "icon") -> SafeString:
     """One drawing of `static/icons.svg`, in the colour of the text around it."""
