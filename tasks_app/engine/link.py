@@ -33,6 +33,10 @@ LOCK_TIMEOUT = "2s"
 """How long a statement of the sentinel's waits for a row or a table that somebody has locked."""
 
 
+FORGET_EVERY = 600.0
+"""Seconds between two deletions of statistics that are too old for their grain."""
+
+
 @dataclass
 class Beat:
     """What the database answers to a heartbeat."""
@@ -73,6 +77,7 @@ class Link:
         self._pause = 0.0
         self._seen: dict[uuid.UUID, tuple[Any, float]] = {}
         self._sweep = Sweep()
+        self._forget_at = 0.0
 
     @property
     def short_id(self) -> str:
@@ -158,7 +163,11 @@ class Link:
     def count_endings(self) -> bool | None:
         """Count what has ended into the statistics; answers whether there is more of it, None if another one does."""
         try:
-            return counting.count(self.db)
+            has_more = counting.count(self.db)
+            if not has_more and time.monotonic() >= self._forget_at:
+                self._forget_at = time.monotonic() + FORGET_EVERY
+                counting.forget(self.db)
+            return has_more
         except psycopg.errors.LockNotAvailable:  # somebody is changing one of them: all of it again, later
             return None
         except UNREACHABLE:
