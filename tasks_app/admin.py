@@ -17,9 +17,8 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django_tasks.base import Task
 
-from tasks_app import wording
+from tasks_app import catalog, wording
 from tasks_app.health import waiting_queues
 from tasks_app.models import Cluster, TaskRun
 from tasks_app.run_actions import RunActions
@@ -89,12 +88,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 def task_paths() -> list[str]:
     """The dotted paths of the tasks that there are: told by the code, because DISTINCT would read all the history."""
-    paths = set()
-    for config in apps.get_app_configs():
-        module = getattr(config.module, "tasks", None)
-        for owner in [module, *vars(module).values()] if module else []:
-            paths |= {task.module_path for task in getattr(owner, "__dict__", {}).values() if isinstance(task, Task)}
-    return sorted(paths)
+    return sorted({task.module_path for task in catalog.registered()})
 
 
 def queue_names() -> list[str]:

@@ -56,6 +56,7 @@ class TaskOptions(TypedDict, total=False):
     max_running: int
     rate: str
     burst: int
+    internal: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,9 @@ class PostgresTask(Task[P, T]):
 
     burst: int | None = None
     """How many of them may begin at the same moment after a time without any; by default one."""
+
+    internal: bool = False
+    """Part of the machinery, such as upkeep: code and schedules run it, no form and no request launches it."""
 
     if TYPE_CHECKING:
 

@@ -29,6 +29,16 @@ def discover() -> None:
             import_module(f"{package.__name__}.{module.name}")
 
 
+def registered() -> list[Task[..., Any]]:
+    """The tasks that `discover` found; one that stands under two names comes twice."""
+    found = []
+    for config in apps.get_app_configs():
+        module = getattr(config.module, "tasks", None)
+        for owner in [module, *vars(module).values()] if module else []:
+            found += [task for task in getattr(owner, "__dict__", {}).values() if isinstance(task, Task)]
+    return found
+
+
 @cache
 def find(path: str) -> Task[..., Any] | Callable[..., Any]:
     """The task at a dotted path, or the plain function there: Django-Q2's `async_task` takes those too.

@@ -6,7 +6,7 @@ from tasks_app.backend import task
 from tasks_app.engine.context import RunContext
 
 
-@task(takes_context=True)
+@task(takes_context=True, internal=True)
 def prune_runs(context: RunContext) -> dict[str, int]:
     """Delete what the setting RETENTION does not keep; answers how many of each rule went.
 
