@@ -247,7 +247,7 @@
 
   document.addEventListener("click", (event) => {
     // The second click of a double click is no second order.
-    if (event.detail > 1 && event.target.closest("form[hx-post] button")) {
+    if (event.detail > 1 && event.target.closest(":is(form[hx-post], form[data-once]) button")) {
       event.preventDefault();
       event.stopPropagation();
       return;
@@ -313,6 +313,15 @@
     const says = $("[role=alert]", input.form);
     if (says) says.textContent = tooLarge ? input.dataset.tooLarge : "";
   });
+
+  // The page of the time zone offers the browser's own.
+  const offer = $("#this-browsers-zone button");
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (offer && zone) {
+    offer.value = zone;
+    offer.textContent = `Use this browser's: ${zone}`;
+    offer.form.hidden = false;
+  }
 
   readClock();
   setInterval(tick, 1000);

@@ -1,6 +1,9 @@
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from typing import Any
+from zoneinfo import ZoneInfo
+from zoneinfo import available_timezones as find_timezones
 
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
@@ -12,11 +15,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.utils import timezone
 
 from tasks_app import live
 from tasks_app.access import is_open_to
 
 UNREACHABLE = (OperationalError, InterfaceError)
+available_timezones = cache(find_timezones)  # it reads the disk
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):
@@ -82,6 +87,20 @@ class NoNewsMiddleware:
         except UNREACHABLE:
             return database_does_not_answer(request)
         return HttpResponse(status=HTTPStatus.NO_CONTENT) if no_news else None
+
+
+class TimeZoneMiddleware:
+    """Times by the clock that this browser has chosen, else by the site's own."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        chosen = request.COOKIES.get("time_zone", "")
+        if chosen not in available_timezones():
+            return self.get_response(request)
+        with timezone.override(ZoneInfo(chosen)):
+            return self.get_response(request)
 
 
 class ReadableErrorsMiddleware:

@@ -2,7 +2,7 @@ from django.contrib.auth import views as auth_views
 from django.urls import path
 
 from tasks_app import api
-from tasks_app.views import audit, health, home, launch, logs, preferences, queues, runs
+from tasks_app.views import audit, health, home, launch, logs, preferences, queues, runs, schedules, workflows
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -15,10 +15,19 @@ urlpatterns = [
     path("runs/<uuid:pk>/files/<str:name>", runs.file, name="run-file"),
     path("queues/", queues.index, name="queues"),
     path("queues/steer/", queues.steer, name="queue-steer"),
+    path("schedules/", schedules.index, name="schedules"),
+    path("schedules/new/", schedules.new, name="schedule-new"),
+    path("schedules/preview/", schedules.preview, name="schedule-preview"),
+    path("schedules/<int:pk>/", schedules.schedule, name="schedule"),
+    path("schedules/<int:pk>/steer/", schedules.steer, name="schedule-steer"),
+    path("workflows/", workflows.index, name="workflows"),
+    path("workflows/<uuid:pk>/", workflows.workflow, name="workflow"),
+    path("workflows/<uuid:pk>/steer/", workflows.steer, name="workflow-steer"),
     path("logs/", logs.index, name="logs"),
     path("audit/", audit.audit, name="audit"),
     path("theme/", preferences.theme, name="theme"),
     path("refresh/", preferences.refresh, name="refresh"),
+    path("time-zone/", preferences.time_zone, name="time-zone"),
     path("keys/", preferences.keys, name="keys"),
     path("login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),

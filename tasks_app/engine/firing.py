@@ -42,12 +42,14 @@ AT_ONCE = 100
 # waits for another version of itself. All of a row that may be wrong is judged here in Python, not by the database.
 DUE = """
 SELECT schedule.id, name, func, hook, args, kwargs, schedule_type, minutes, cron, repeats, next_run, cluster,
-  intended_date_kwarg, schedule.xmin::text, time_zone, missed, overlap, plan, options, last_due,
+  intended_date_kwarg, schedule.xmin::text, time_zone, missed, overlap, plan, options, last_due, paused_at,
+  paused_until,
   EXISTS (SELECT FROM tasks_app_taskrun AS run WHERE run.id = rules.last_run AND run.status IN ('READY', 'RUNNING')),
   clock_timestamp()
 FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id
 WHERE repeats <> 0 AND next_run <= clock_timestamp()
   AND (error IS NULL OR broken_version <> schedule.xmin::text)
+  AND (paused_at IS NULL OR paused_until <= clock_timestamp())
   AND (%(only)s::int IS NULL OR schedule.id = %(only)s)
 ORDER BY next_run, schedule.id LIMIT %(limit)s FOR UPDATE OF schedule SKIP LOCKED
 """
@@ -130,6 +132,8 @@ class Due:
     plan: Plan | None
     options: dict[str, Any] | None
     last_due: datetime | None
+    paused_at: datetime | None
+    paused_until: datetime | None
     is_unfinished: bool
     now: datetime
 
@@ -140,6 +144,13 @@ class Due:
     @property
     def at(self) -> str:
         return f"{self.next_run.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+    @property
+    def was_paused(self) -> bool:
+        """When its time came."""
+        if self.paused_at is None or self.paused_until is None:
+            return False
+        return self.paused_at <= self.next_run < self.paused_until
 
 
 @dataclass(slots=True)
@@ -197,7 +208,7 @@ def reason_to_skip(due: Due) -> str | None:
         # Somebody wrote the row back as it was before: the same moment is never fired twice.
         return f"Skipped: it was fired for {at} already."
     if due.missed == Missed.SKIP and due.now - due.next_run > MISSED_AFTER:
-        return f"Skipped: no cluster was there at {at}."
+        return f"Skipped: {'it was paused' if due.was_paused else 'no cluster was there'} at {at}."
     if due.overlap == Overlap.SKIP and due.is_unfinished and due.kind != ONCE:
         return f"Skipped at {at}: its last run has not ended."
     return None

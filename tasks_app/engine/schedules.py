@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 from django.db.models.signals import post_save, pre_delete, pre_save
 from django.dispatch import receiver
+from django.utils import timezone
+from django_q import tasks as q2_tasks
 from django_q.models import Schedule
 from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app import catalog
+from tasks_app import audit, catalog
+from tasks_app.clock import database_now
 from tasks_app.engine import limits, statements
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.execution import signature_of
@@ -22,10 +28,16 @@ from tasks_app.engine.firing import SUBMIT, columns
 from tasks_app.engine.schedule_call import BadSchedule, Call, default_zone, options_of, read_call, submission_of
 from tasks_app.engine.timing import CRON, BadTiming, Timing
 from tasks_app.engine.wishes import TRIES, release, standing
+from tasks_app.jsonable import storable
 from tasks_app.models import Missed, Overlap, ScheduleRules
 
 EDITED = {"func", "hook", "args", "kwargs", "schedule_type", "minutes", "cron", "cluster", "intended_date_kwarg"}
 """The columns of a schedule that can be wrong."""
+
+NAME_LENGTH = 100
+
+LONGEST_PAUSE = timedelta(days=3_660)
+"""Nobody looks forward to anything further away."""
 
 LAST_RUN = """
 WITH schedule AS (UPDATE django_q_schedule SET task = %(task)s WHERE id = %(id)s)
@@ -38,6 +50,7 @@ def check(schedule: Schedule, zone: str | None = None) -> tuple[Call, Task[..., 
 
     Raises `InvalidTaskError` with one sentence. Answers the call, and the task unless it is a plain function.
     """
+    check_plain(schedule)
     try:
         schedule.func = catalog.path_of(schedule.func)
         found = catalog.find(schedule.func)
@@ -55,6 +68,41 @@ def check(schedule: Schedule, zone: str | None = None) -> tuple[Call, Task[..., 
             name = schedule.func.rpartition(".")[2]
             raise InvalidTaskError(f"{name} cannot be called with these arguments: {error}.") from None
     return call, task
+
+
+def check_plain(schedule: Schedule) -> None:
+    """What the database itself would refuse, or take for something else; raises `InvalidTaskError`."""
+    for name, field in {"name": "name", "cluster": "queue", "cron": "cron expression"}.items():
+        text = getattr(schedule, name)
+        if isinstance(text, str) and storable(text) != text:
+            raise InvalidTaskError(f"The {field} of a schedule has only characters that the database can keep.")
+    if isinstance(schedule.name, str) and len(schedule.name) > NAME_LENGTH:
+        raise InvalidTaskError(f"The name of a schedule has at most {NAME_LENGTH} characters.")
+    if isinstance(schedule.next_run, datetime) and timezone.is_naive(schedule.next_run):
+        raise InvalidTaskError(
+            f"The next run of a schedule needs a time zone, which {schedule.next_run:%Y-%m-%d %H:%M} has not."
+        )
+
+
+class NameTaken(InvalidTaskError, IntegrityError):
+    """Two schedules cannot have one name; also the error that Django-Q2 raises for it."""
+
+
+def _with_sentences(schedule: Any) -> Any:
+    """Django-Q2's `schedule()`, which looks for the name before any signal: what is wrong is said in one sentence."""
+
+    @wraps(schedule)
+    def checked(func: Any, *args: Any, **kwargs: Any) -> Schedule:
+        name = kwargs.get("name")
+        check_plain(Schedule(name=name, next_run=kwargs.get("next_run"), cluster=kwargs.get("cluster")))
+        if name and Schedule.objects.filter(name=name).exists():
+            raise NameTaken(f"There is a schedule {name} already. Choose another name, or change that one.")
+        return schedule(func, *args, **kwargs)
+
+    return checked
+
+
+q2_tasks.schedule = _with_sentences(q2_tasks.schedule)
 
 
 def _timing(schedule: Schedule, zone: str) -> Timing:
@@ -142,7 +190,45 @@ def change_rules(rules: ScheduleRules, changes: Mapping[str, Any]) -> None:
         schedule.save()
 
 
-def run_now(rules: ScheduleRules, owner: Any = None) -> uuid.UUID:
+def title_of(schedule: Any) -> str:
+    """Its name, or what tells it from others."""
+    return schedule.name or f"{schedule.func.rpartition('.')[2]} ({schedule.pk})"
+
+
+def pause(rules: ScheduleRules, by: audit.By, why: str, until: datetime | None) -> None:
+    """Fire it no more; raises `InvalidTaskError`."""
+    now = database_now()
+    if until is not None and timezone.is_naive(until):
+        raise InvalidTaskError("The end of a pause needs a time zone.")
+    if until is not None and not now < until <= now + LONGEST_PAUSE:
+        raise InvalidTaskError("The end of a pause lies ahead of now, and within ten years.")
+    why = audit.clip(str(why).strip(), audit.REASON_LENGTH)
+    columns: dict[str, Any] = {"paused_at": Now(), "paused_until": until, "pause_reason": why}
+    columns["paused_by"] = audit.actor_of(by).user
+    with transaction.atomic():
+        # Waits for a cluster that is just firing it; the next one finds it paused.
+        schedule = Schedule.objects.select_for_update().get(pk=rules.pk)
+        ScheduleRules.objects.filter(pk=rules.pk).update(**columns)
+        details = {"until": until.isoformat()} if until else {}
+        audit.record("pause", subject=f"schedule {title_of(schedule)}", by=by, why=why, details=details)
+    rules.refresh_from_db()
+
+
+def resume(rules: ScheduleRules, by: audit.By, why: str) -> bool:
+    """Let it fire from now on; when the pause was stays known, to tell of the times that it has cost."""
+    with transaction.atomic():
+        schedule = Schedule.objects.select_for_update().get(pk=rules.pk)
+        paused = ScheduleRules.objects.filter(pk=rules.pk, paused_at__isnull=False)
+        was_paused = paused.filter(Q(paused_until=None) | Q(paused_until__gt=Now())).update(paused_until=Now())
+        if was_paused:
+            audit.record("resume", subject=f"schedule {title_of(schedule)}", by=by, why=why)
+            with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+                cursor.execute("SELECT pg_notify(%s, %s)", [statements.CHANNEL, statements.STEER_HINT])
+    rules.refresh_from_db()
+    return bool(was_paused)
+
+
+def run_now(rules: ScheduleRules, owner: Any = None, by: audit.By = None, why: str = "") -> uuid.UUID:
     """Submit a run of the schedule for somebody, whatever its time, or answer the one that has its unique key.
 
     Raises `InvalidTaskError`.
@@ -157,6 +243,7 @@ def run_now(rules: ScheduleRules, owner: Any = None) -> uuid.UUID:
         run["id"] = _submitted(run, owner)
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             cursor.execute(LAST_RUN, {"id": schedule.pk, "run": run["id"], "task": run["id"].hex})
+        audit.record("run now", subject=f"schedule {title_of(schedule)}", by=by, why=why, runs=[run["id"]])
     return run["id"]
 
 

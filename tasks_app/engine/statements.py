@@ -374,9 +374,9 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 
 # One statement a second says "alive" and asks for what a lost NOTIFY would have told: is there work now, when do the
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
-# overdue), which runs held here are to be cancelled, are there news of workflows, and when does the next run expire. It
-# also tells which of the queues are to be claimed from under limits; whether something could be claimed there is
-# another question (`limits.OPENINGS`), asked only then.
+# overdue; a paused one not before it goes on), which runs held here are to be cancelled, are there news of workflows,
+# and when does the next run expire. It also tells which of the queues are to be claimed from under limits; whether
+# something could be claimed there is another question (`limits.OPENINGS`), asked only then.
 HEARTBEAT = f"""
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
@@ -400,11 +400,12 @@ SELECT EXISTS (SELECT FROM beat),
     WHERE claimed_by >= %(holder)s AND claimed_by < %(beyond)s AND status IN ('READY', 'RUNNING')
       AND cancel_requested_at IS NOT NULL),
   (SELECT desired_workers FROM beat), (SELECT desired_state FROM beat),
-  (SELECT greatest(extract(epoch FROM next_run - clock_timestamp()), 0)::float8
+  (SELECT greatest(extract(epoch FROM greatest(next_run, paused_until) - clock_timestamp()), 0)::float8
     FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id
     WHERE repeats <> 0 AND next_run <= clock_timestamp() + interval '2 s'
       AND (error IS NULL OR broken_version <> schedule.xmin::text)
-    ORDER BY next_run LIMIT 1),
+      AND (paused_at IS NULL OR paused_until <= clock_timestamp() + interval '2 s')
+    ORDER BY greatest(next_run, paused_until) LIMIT 1),
   clock_timestamp(), EXISTS (SELECT FROM tasks_app_workflownews ORDER BY id LIMIT 1),
   (SELECT greatest(extract(epoch FROM expires_at - statement_timestamp()), 0)::float8 FROM tasks_app_taskrun
     WHERE status = 'READY' AND claimed_by IS NULL AND expires_at <= statement_timestamp() + interval '2 s'

@@ -84,13 +84,13 @@ class Timing:
             if self.kind in {MINUTES, HOURLY}:
                 length = timedelta(hours=1) if self.kind == HOURLY else timedelta(minutes=self.minutes or 1)
                 return due + ((latest - due) // length + 1) * length
-            return self._after_by_calendar(self._began(due, plan), latest)
+            return self._after_by_calendar(self.began(due, plan), latest)
         except OverflowError:
             raise BadTiming("Its next time is beyond the year 9999.") from None
 
     def plan(self, due: datetime, following: datetime | None, plan: Plan | None = None) -> Plan:
         """What to remember, so that a short month or a switch of clocks moves no later time."""
-        began = self._began(due, plan).isoformat()
+        began = self.began(due, plan).isoformat()
         return {"began": began, "next": following.isoformat() if following else None, **self._key}
 
     def is_of(self, plan: Plan | None) -> bool:
@@ -101,7 +101,8 @@ class Timing:
     def _key(self) -> dict[str, Any]:
         return {"kind": self.kind, "zone": self.zone, "cron": self.cron or None}
 
-    def _began(self, due: datetime, plan: Plan | None) -> datetime:
+    def began(self, due: datetime, plan: Plan | None) -> datetime:
+        """The wall clock of the first time, from which short months and switches of clocks take nothing away."""
         if plan and plan["next"] and self.is_of(plan):
             # Forms know no fractions of a second. A larger difference means that somebody has set another time since.
             is_as_planned = abs(datetime.fromisoformat(plan["next"]) - due) < timedelta(seconds=1)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import models
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+
+    from tasks_app.audit import By
 
 
 class Missed(models.TextChoices):
@@ -37,6 +41,21 @@ class ScheduleRules(models.Model):
     missed = models.CharField(max_length=4, choices=Missed, default=Missed.RUN_ONCE)
     overlap = models.CharField(max_length=5, choices=Overlap, default=Overlap.ALLOW)
 
+    # Its times go by while it is paused, and count as missed ones afterwards.
+    paused_at = models.DateTimeField(null=True, editable=False, help_text="Since when it does not fire.")
+    paused_until = models.DateTimeField(
+        null=True, editable=False, help_text="When it goes on by itself, or was resumed; empty: never."
+    )
+    paused_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        related_name="+",
+    )
+    pause_reason = models.CharField(max_length=500, null=True, editable=False)
+
     plan = models.JSONField(null=True, editable=False, help_text="What its times are counted from.")
     options = models.JSONField(default=dict, editable=False, help_text="The task's own options when it was saved.")
     last_due = models.DateTimeField(null=True, editable=False, help_text="The time that it was fired for last.")
@@ -62,8 +81,23 @@ class ScheduleRules(models.Model):
 
         schedules.change_rules(self, rules)
 
-    def run_now(self, owner: User | None = None) -> uuid.UUID:
+    def run_now(self, owner: User | None = None, *, by: By = None, why: str = "") -> uuid.UUID:
         """Submit a run of it at once, beside its times, which stay; raises `InvalidTaskError` when it is broken."""
         from tasks_app.engine import schedules
 
-        return schedules.run_now(self, owner)
+        return schedules.run_now(self, owner, by, why)
+
+    def pause(self, *, by: By = None, why: str = "", until: datetime | None = None) -> None:
+        """Fire it no more, until then or until somebody resumes it; raises `InvalidTaskError` for a bad moment."""
+        from tasks_app.engine import schedules
+
+        schedules.pause(self, by, why, until)
+
+    def resume(self, *, by: By = None, why: str = "") -> bool:
+        """End its pause; a time that went by meanwhile is a missed one. Answers whether it was paused."""
+        from tasks_app.engine import schedules
+
+        return schedules.resume(self, by, why)
+
+    def is_paused(self, now: datetime) -> bool:
+        return self.paused_at is not None and (self.paused_until is None or self.paused_until > now)

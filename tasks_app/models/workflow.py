@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.db.models import Count
 
+from tasks_app import audit
+from tasks_app.audit import By
 from tasks_app.engine import flow, workflow_statements
 from tasks_app.jsonable import storable
 from tasks_app.models.run import FINISHED, UNFINISHED, Status, TaskRun
@@ -49,6 +52,7 @@ class Workflow(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["-enqueued_at", "-id"], name="workflow_newest"),
+            models.Index(fields=["status", "-enqueued_at", "-id"], name="workflow_status_newest"),
             models.Index(fields=["owner", "-enqueued_at", "-id"], name="workflow_owner_newest"),
         ]
 
@@ -58,6 +62,11 @@ class Workflow(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status in FINISHED
+
+    @property
+    def length(self) -> timedelta | None:
+        """From its enqueue to its end; None before that."""
+        return self.finished_at - self.enqueued_at if self.finished_at else None
 
     @property
     def steps(self) -> models.QuerySet[TaskRun]:
@@ -79,12 +88,13 @@ class Workflow(models.Model):
         last = self.steps.filter(step__in=flow.steps_in(value)).values_list("step", "return_value")
         return flow.put_in(value, {step: result for step, result in last if step is not None})
 
-    def cancel(self, said: str = "", by: object = None) -> bool:
+    def cancel(self, said: str = "", by: By = None) -> bool:
         """End it: what no worker holds at once, what one holds as `TaskRun.cancel` does; `said` is kept as the reason.
 
         Doing it again changes nothing. Answers whether it was still unfinished.
         """
-        said = storable(said or (f"Cancelled by {by}." if by else "Cancelled."), 500)
+        why, name = said, audit.actor_of(by).name
+        said = storable(said or (f"Cancelled by {name}." if name else "Cancelled."), 500)
         about = {"workflow": self.pk}
         with transaction.atomic(), connection.cursor() as cursor:
             # The lock that whoever advances it takes first, too: so nothing begins while this looks.
@@ -92,6 +102,7 @@ class Workflow(models.Model):
             wished = cursor.fetchone()
             if wished is None:
                 return False
+            audit.record("cancel", subject=f"workflow {self.name}", by=by, why=why, details={"workflow": self.pk})
             unfinished = list(self.steps.filter(status__in=UNFINISHED).values_list("step", flat=True))
             said = wished[0]
             cursor.execute(workflow_statements.CANCEL, {**about, "steps": unfinished, "said": [said] * len(unfinished)})

@@ -1,14 +1,15 @@
-"""What a browser remembers for whoever sits before it: light or dark, how often pages ask for news."""
+"""What a browser remembers for whoever sits before it: light or dark, how often pages ask for news, by which clock."""
 
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from tasks_app.nav import BAR
 
@@ -37,6 +38,17 @@ def refresh(request: HttpRequest) -> HttpResponse:
         told = ", ".join(str(seconds) for seconds in REFRESHES)
         return sorry(f"Pages refresh every so many seconds, 0 for never: {told}.")
     return remember(request, "refresh", None if int(chosen) == USUAL_REFRESH else chosen)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def time_zone(request: HttpRequest) -> HttpResponse:
+    """By which clock this browser is told times; `middleware.TimeZoneMiddleware` goes by it."""
+    if request.method != "POST":
+        return render(request, "time_zone.html", {"zones": sorted(available_timezones()), "usual": settings.TIME_ZONE})
+    chosen = request.POST.get("zone", "")
+    if chosen and chosen not in available_timezones():
+        return sorry("There is no such time zone. Choose one of the list, such as Europe/Berlin.")
+    return remember(request, "time_zone", chosen or None)
 
 
 @require_safe

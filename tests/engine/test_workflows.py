@@ -22,6 +22,7 @@ from django.utils import timezone
 from django_tasks.exceptions import InvalidTaskError
 
 from config.local import BASE_DIR
+from tasks_app.audit import Actor
 from tasks_app.engine.advance import Sweep, advance
 from tasks_app.engine.connect import connect
 from tasks_app.life import why_not_yet
@@ -493,7 +494,7 @@ def test_cancel_ends_what_nobody_holds_and_tells_the_rest(sentinel: Database) ->
     workflow = chain(group(add.step(n) for n in range(3)), add.step(PREVIOUS)).enqueue()
     holds(workflow, 0)
 
-    assert workflow.cancel(by="mara")
+    assert workflow.cancel(by=Actor(name="mara"))
     assert workflow.cancel("Again.")
     sweep(sentinel)
 

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.html import format_html
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_tasks.exceptions import InvalidTaskError
+
+from tasks_app import audit, catalog, schedules, wording
+from tasks_app.access import may, operators_only, owner_of
+from tasks_app.admin import task_paths
+from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.clock import database_now
+from tasks_app.engine.schedule_call import default_zone
+from tasks_app.live import Viewer, digest, is_poll, live, poll_url
+from tasks_app.models import ScheduleRules
+from tasks_app.schedule_form import PageForm, Schedule, WallClockField, call_form, title_of
+from tasks_app.signature import find_launchable, form_of, launchable
+
+PAUSES = (
+    ("", "until I resume it"), ("60", "for an hour"), ("1440", "for a day"), ("10080", "for a week"),
+)  # fmt: skip
+ADD, CHANGE, DELETE = (f"django_q.{verb}_schedule" for verb in ("add", "change", "delete"))
+LARGEST_ID = 2**31 - 1
+
+
+class PauseForm(forms.Form):
+    """For how long, or until when by the viewer's clock, and why."""
+
+    minutes = forms.TypedChoiceField(choices=PAUSES, required=False, coerce=int, empty_value=None)
+    until = WallClockField(required=False)
+    why = forms.CharField(max_length=REASON_LENGTH, required=False)
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.fields["until"].zone = timezone.get_current_timezone()  # type: ignore[attr-defined]
+
+    def end(self) -> datetime | None:
+        until: datetime | None = self.cleaned_data["until"]
+        minutes = self.cleaned_data["minutes"]
+        return until or (database_now() + timedelta(minutes=minutes) if minutes else None)
+
+
+# The list
+
+
+def version(request: HttpRequest, viewer: Viewer) -> str:
+    return digest(schedules.looks(schedules.look(request.GET).lines))
+
+
+@never_cache
+@require_safe
+@live(version)
+@operators_only
+def index(request: HttpRequest) -> HttpResponse:
+    """All schedules, the one that fires next first."""
+    found = schedules.look(request.GET)
+    context = {
+        "found": found,
+        "lines": found.lines,
+        "tabs": schedules.tabs(request.GET, found.state),
+        "now": found.lines[0].now if found.lines else database_now(),
+        "poll": poll_url(request, digest(schedules.looks(found.lines))),
+        **rights(request),
+    }
+    return render(request, "schedules/_live.html" if is_poll(request) else "schedules.html", context)
+
+
+def rights(request: HttpRequest) -> dict[str, Any]:
+    """What the buttons of every schedule need to know."""
+    return {
+        "may_add": may(request, ADD),
+        "may_change": may(request, CHANGE),
+        "may_delete": may(request, DELETE),
+        "registered": set(task_paths()),
+        "pauses": PAUSES,
+    }
+
+
+# One of them
+
+
+def version_of_one(request: HttpRequest, viewer: Viewer, pk: int) -> str:
+    line = schedules.one(pk) if pk <= LARGEST_ID else None
+    return digest(line.looks if line else None)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@live(version_of_one)
+@operators_only
+def schedule(request: HttpRequest, pk: int) -> HttpResponse:
+    """What it does and did, and its form."""
+    if request.method == "POST":
+        return change(request, pk)
+    line = line_of(pk)
+    context = {
+        "line": line, "now": line.now, "poll": poll_url(request, digest(line.looks)), **rights(request),
+    }  # fmt: skip
+    if is_poll(request):
+        return render(request, "schedules/_one.html", context)
+    return render(request, "schedule.html", {**context, **forms_of(found(pk))})
+
+
+def line_of(pk: int) -> schedules.Line:
+    line = schedules.one(pk) if pk <= LARGEST_ID else None
+    if line is None:
+        raise Http404("There is no such schedule.")
+    return line
+
+
+def found(pk: int, *, is_locked: bool = False) -> Any:
+    """The schedule itself; locked, a cluster fires it before or after what is done here, not in the midst of it."""
+    every = Schedule.objects.select_for_update() if is_locked else Schedule.objects.select_related("rules")
+    made = every.filter(pk=pk).first() if pk <= LARGEST_ID else None
+    if made is None:
+        raise Http404("There is no such schedule.")
+    return made
+
+
+def forms_of(made: Any, data: Any = None) -> dict[str, Any]:
+    """Its own form and that of its task; none for what no form may call, whose arguments stay as they are."""
+    try:
+        asked = call_form(find_launchable(made.func), made, data)
+    except catalog.UnknownTask:
+        asked = None
+    return {"form": PageForm(data, instance=made, call=asked), "call": asked}
+
+
+def change(request: HttpRequest, pk: int) -> HttpResponse:
+    """Save what the form says; with the button Preview only look at it."""
+    with transaction.atomic():
+        made = found(pk, is_locked=True)
+        both = forms_of(made, request.POST)
+        if request.POST.get("do") != "preview" and (done := kept(request, both, CHANGE)):
+            return done
+    line = line_of(pk)
+    context = {"line": line, "now": line.now, "poll": poll_url(request, ""), **rights(request), **both}
+    return render(request, "schedule.html", context, status=status_of(both))
+
+
+def status_of(both: dict[str, Any]) -> int:
+    is_valid = both["form"].is_valid() and (both["call"] is None or both["call"].is_valid())
+    return HTTPStatus.OK if is_valid else HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def kept(request: HttpRequest, both: dict[str, Any], permission: str) -> HttpResponse | None:
+    """Where to go when it was saved; None when something is to be mended first."""
+    form = both["form"]
+    if not may(request, permission):
+        form.add_error(None, f"You may not save it: that needs the permission {permission}.")
+    elif form.instance.func not in task_paths():
+        form.add_error(None, f"{wording.visible(form.instance.func)} is no registered task; code alone can change it.")
+    elif status_of(both) == HTTPStatus.OK:
+        try:
+            made = form.keep(Actor.of(request))
+        except InvalidTaskError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"The schedule {wording.visible(title_of(made))} is saved.")
+            return redirect("schedule", pk=made.pk)
+    return None
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@operators_only
+def new(request: HttpRequest) -> HttpResponse:
+    """First a task is chosen, then its form and its times are filled in."""
+    path = request.POST.get("task") or request.GET.get("task", "")
+    try:
+        task = find_launchable(path) if path else None
+    except catalog.UnknownTask as error:
+        messages.error(request, str(error))
+        task = None
+    context: dict[str, Any] = {"task": task, **rights(request)}
+    if task is None:
+        tasks = [(each, form_of(each).about) for each in launchable()]
+        return render(request, "schedules/new.html", {**context, "tasks": tasks})
+    soon = (timezone.now() + timedelta(minutes=1)).replace(second=0, microsecond=0)
+    made = Schedule(func=task.module_path, schedule_type=Schedule.DAILY, next_run=soon)
+    both = forms_of(made, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and request.POST.get("do") != "preview" and (done := kept(request, both, ADD)):
+        return done
+    status = status_of(both) if request.method == "POST" else HTTPStatus.OK
+    return render(request, "schedules/new.html", {**context, **both}, status=status)
+
+
+@never_cache
+@require_safe
+@operators_only
+def preview(request: HttpRequest) -> HttpResponse:
+    """What the times that a form has come to."""
+    told = request.GET.get("schedule", "")
+    made = Schedule.objects.select_related("rules").filter(pk=int(told)).first() if is_id(told) else None
+    form = PageForm(request.GET, instance=made or Schedule(), call=None)
+    return render(request, "schedules/_preview.html", {"preview": form.preview, "now": database_now()})
+
+
+def is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= LARGEST_ID
+
+
+# Verbs
+
+
+@require_POST
+@operators_only
+def steer(request: HttpRequest, pk: int) -> HttpResponse:
+    """Run it now, pause it, resume it or delete it; the page tells what came of it."""
+    made = found(pk)
+    do = request.POST.get("do", "")
+    is_one = request.POST.get("back") == "one" and do != "delete"
+    back = redirect("schedule", pk=pk) if is_one else redirect("schedules")
+    permission = DELETE if do == "delete" else CHANGE
+    if do not in DEEDS:
+        messages.error(request, "A schedule can be run now, paused, resumed and deleted.")
+    elif not may(request, permission):
+        messages.error(request, f"You may not do that to schedules: it needs the permission {permission}.")
+    else:
+        try:
+            messages.success(request, DEEDS[do](request, made))
+        except InvalidTaskError as error:
+            messages.error(request, f"{wording.visible(title_of(made))}: {error}")
+    return back
+
+
+def rules_of(made: Any) -> ScheduleRules:
+    """Also of one that came in past every door, such as with a copy of the table."""
+    return ScheduleRules.objects.get_or_create(schedule=made, defaults={"time_zone": default_zone()})[0]
+
+
+def run_now(request: HttpRequest, made: Any) -> str:
+    if made.func not in task_paths():
+        raise InvalidTaskError(f"{wording.visible(made.func)} is no registered task, so no button runs it.")
+    run = rules_of(made).run_now(owner_of(request), by=Actor.of(request))
+    url = schedules.run_url(run)
+    return format_html('{} has <a href="{}">a run</a> now.', wording.visible(title_of(made)), url)
+
+
+def pause(request: HttpRequest, made: Any) -> str:
+    form = PauseForm(request.POST)
+    if not form.is_valid():
+        raise InvalidTaskError("A pause lasts until it is resumed, an hour, a day, a week, or until a date and time.")
+    rules = rules_of(made)
+    rules.pause(by=Actor.of(request), why=form.cleaned_data["why"], until=form.end())
+    until = rules.paused_until
+    ends = f"It goes on by itself at {wording.moment(until)}." if until else "It waits to be resumed."
+    return f"The schedule {wording.visible(title_of(made))} is paused. {ends}"
+
+
+def resume(request: HttpRequest, made: Any) -> str:
+    rules_of(made).resume(by=Actor.of(request))
+    return f"The schedule {wording.visible(title_of(made))} goes on."
+
+
+def delete(request: HttpRequest, made: Any) -> str:
+    title = title_of(made)
+    with transaction.atomic():
+        audit.record("delete", subject=f"schedule {title}", by=Actor.of(request))
+        made.delete()
+    return f"The schedule {wording.visible(title)} is deleted. Its runs stay."
+
+
+DEEDS: dict[str, Callable[[HttpRequest, Any], str]] = {
+    "run": run_now, "pause": pause, "resume": resume, "delete": delete,
+}  # fmt: skip
