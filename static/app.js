@@ -141,7 +141,7 @@
 
   function stale(is) {
     const banner = $("#stale");
-    for (const table of $$("#runs table, #run-live .split")) table.classList.toggle("is-stale", is);
+    for (const table of $$("#runs table, #runs-found table, #run-live .split")) table.classList.toggle("is-stale", is);
     for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--broken", is);
     if (banner) banner.hidden = !is;
   }

@@ -16,9 +16,10 @@ from tasks_app.models import TaskRun
 
 
 def get_run(request: HttpRequest, pk: uuid.UUID | str) -> TaskRun:
-    """The run with this id, if this person may see it (owner or staff); raises `Http404` for any other."""
+    """The run with this id, if this person may see it (owner or operator); raises `Http404` for any other."""
+    runs = TaskRun.objects.select_related("owner")
     try:
-        return TaskRun.objects.select_related("owner").visible_to(request.user).get(pk=uuid.UUID(str(pk)))
+        return (runs if is_operator(request) else runs.visible_to(request.user)).get(pk=uuid.UUID(str(pk)))
     except (ValueError, TaskRun.DoesNotExist):
         raise Http404("There is no such run.") from None
 
@@ -41,6 +42,13 @@ def may(request: HttpRequest, permission: str) -> bool:
     if request.user.is_authenticated:
         return bool(request.user.has_perm(permission))
     return is_open_to(request)
+
+
+def may_steer(request: HttpRequest, run: TaskRun, permission: str, own: bool = True) -> bool:
+    """Whether this person may do that to a run: the owner (unless not `own`), or an operator who has the permission."""
+    if own and request.user.is_authenticated and run.owner_id == request.user.pk:
+        return True
+    return is_operator(request) and may(request, permission)
 
 
 def operators_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

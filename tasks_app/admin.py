@@ -18,8 +18,10 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from tasks_app import catalog, wording
+from tasks_app import wording
+from tasks_app.catalog import task_paths
 from tasks_app.health import waiting_queues
+from tasks_app.ids import ids_beginning_with
 from tasks_app.models import Cluster, TaskRun
 from tasks_app.run_actions import RunActions
 from tasks_app.templatetags.dumbwaiter import SHOWN, left_out, traceback_lines
@@ -84,11 +86,6 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-
-def task_paths() -> list[str]:
-    """The dotted paths of the tasks that there are: told by the code, because DISTINCT would read all the history."""
-    return sorted({task.module_path for task in catalog.registered()})
 
 
 def queue_names() -> list[str]:
@@ -254,14 +251,6 @@ class TaskRunAdmin(RunActions, ReadOnlyAdmin):
 
 
 NO_IDS = (uuid.UUID(int=1), uuid.UUID(int=0))
-
-
-def ids_beginning_with(term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
-    """The lowest and the highest id that begin so; None when none can."""
-    digits = term.replace("-", "")
-    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
-        return None
-    return uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
 
 
 @admin.register(Cluster)

@@ -18,3 +18,11 @@ def new_id() -> uuid.UUID:
     """
     random = int.from_bytes(os.urandom(16))
     return uuid.UUID(int=(int(time.time()) & 0xFFF) << 116 | random & REST, version=4)
+
+
+def ids_beginning_with(term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """The lowest and the highest id that begin so; None when none can."""
+    digits = term.replace("-", "")
+    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
+        return None
+    return uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))

@@ -13,8 +13,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from tasks_app import wording
-from tasks_app.admin import CappedPaginator, queue_names, task_paths
+from tasks_app.admin import CappedPaginator, queue_names
 from tasks_app.audit import Actor
+from tasks_app.catalog import task_paths
 from tasks_app.models import Queue, TaskLimit
 from tasks_app.models.queue import Policy
 from tasks_app.pace import MOST, BadLimit, limits_of, unit_of

@@ -15,8 +15,9 @@ from django.utils.safestring import SafeString
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import wording
-from tasks_app.admin import CappedPaginator, code, task_paths
+from tasks_app.admin import CappedPaginator, code
 from tasks_app.audit import Actor
+from tasks_app.catalog import task_paths
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import default_zone
 from tasks_app.engine.schedules import title_of

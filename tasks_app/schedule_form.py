@@ -15,8 +15,8 @@ from django.utils.dateparse import parse_datetime
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import audit, wording
-from tasks_app.admin import task_paths
 from tasks_app.audit import By
+from tasks_app.catalog import task_paths
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import NAMES_OF_OPTIONS, BadSchedule, default_zone, read_literals
 from tasks_app.engine.schedules import title_of

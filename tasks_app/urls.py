@@ -2,12 +2,29 @@ from django.contrib.auth import views as auth_views
 from django.urls import path
 
 from tasks_app import api
-from tasks_app.views import audit, health, home, launch, logs, preferences, queues, runs, schedules, workflows
+from tasks_app.views import (
+    audit,
+    health,
+    home,
+    launch,
+    logs,
+    preferences,
+    queues,
+    runs,
+    runs_list,
+    schedules,
+    workflows,
+)
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("launch/create_task/", launch.create_task, name="launch-create_task"),
     path("launch/make_thumbnails/", launch.make_thumbnails, name="launch-make_thumbnails"),
+    path("runs/", runs_list.index, name="runs"),
+    path("runs/counts/", runs_list.counts, name="runs-counts"),
+    path("runs/facets/", runs_list.facet_counts, name="runs-facets"),
+    path("runs/steer/", runs_list.steer, name="runs-steer"),
+    path("runs/views/", runs_list.saved, name="runs-views"),
     path("runs/changes/", runs.changes, name="runs-changes"),
     path("runs/<uuid:pk>/", runs.run, name="run"),
     path("runs/<uuid:pk>/live/", runs.live, name="run-live"),

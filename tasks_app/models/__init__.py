@@ -5,10 +5,12 @@ from tasks_app.models.queue import Queue, TaskLimit
 from tasks_app.models.run import Failure, Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.schedule import Missed, Overlap, ScheduleRules
 from tasks_app.models.stat import CountedTo, FailureGroup, Grain, RunStat
+from tasks_app.models.view import BadView, SavedView
 from tasks_app.models.workflow import OnFailure, Workflow, WorkflowNews
 
 __all__ = [
     "AuditEntry",
+    "BadView",
     "Cluster",
     "CountedTo",
     "Failure",
@@ -20,6 +22,7 @@ __all__ = [
     "Queue",
     "RunLog",
     "RunStat",
+    "SavedView",
     "ScheduleRules",
     "Status",
     "TaskLimit",

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -9,6 +12,7 @@ from django.db import connection, models, transaction
 from django.db.models.functions import Now
 
 from tasks_app import audit
+from tasks_app.ids import ids_beginning_with
 
 if TYPE_CHECKING:
     from tasks_app.audit import By
@@ -18,6 +22,11 @@ HEARTBEAT_SECONDS = 1.0
 
 MOST_WORKERS = 256
 """How far a cluster can grow while it runs."""
+
+
+def claim_id(cluster_id: uuid.UUID) -> str:
+    """A cluster as claims name it."""
+    return cluster_id.hex[:12]
 
 
 class DesiredState(models.TextChoices):
@@ -38,6 +47,14 @@ class ClusterQuerySet(models.QuerySet["Cluster"]):
         """Those heard from lately, by the database's clock."""
         silence = timedelta(seconds=settings.LOST_AFTER_SECONDS)
         return self.started().filter(heartbeat_at__gt=Now() - silence)
+
+    def of_claims(self, short_ids: Iterable[str]) -> dict[str, Cluster]:
+        """The clusters by the ids that claims name them by, which are the beginnings of theirs."""
+        asked = [(short, found) for short in short_ids if (found := ids_beginning_with(short))]
+        if not asked:
+            return {}
+        named = reduce(or_, (models.Q(id__range=found) for _, found in asked))
+        return {cluster.claims_as: cluster for cluster in self.filter(named)}
 
 
 class Cluster(models.Model):
@@ -71,6 +88,11 @@ class Cluster(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"
+
+    @property
+    def claims_as(self) -> str:
+        """What `claimed_by` of its runs begins with."""
+        return claim_id(self.id)
 
     def steer(
         self, *, workers: int | None = None, state: DesiredState | None = None, by: By = None, why: str = ""

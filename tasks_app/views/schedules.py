@@ -18,8 +18,8 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import audit, catalog, schedules, wording
 from tasks_app.access import may, operators_only, owner_of
-from tasks_app.admin import task_paths
 from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.catalog import task_paths
 from tasks_app.clock import database_now
 from tasks_app.engine.schedule_call import default_zone
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url

@@ -1,0 +1,95 @@
+"""WATCH: finding runs by words in their arguments and in what went wrong.
+
+Runs that have ended stand in an index of words (`run_words`), of the beginnings of both: a value may be a megabyte, and
+a finish that could not be indexed would be no finish. Words are letters and figures; all else parts them.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import connection, transaction
+from django.db.models import BooleanField, Func, UUIDField, Value
+from django.db.models.sql.compiler import SQLCompiler
+
+ARGUMENTS_LENGTH, MESSAGE_LENGTH = 2_000, 1_000
+"""So many characters of each are searched."""
+
+PARTING = "./:-_@=&?#+<>~\\"
+"""What PostgreSQL would take for a part of a word, an address or a number."""
+
+MOST_WORDS = 10
+SHORTEST_BEGINNING = 3
+"""A word is found by its beginning if that has so many characters, else as it is."""
+
+MOST_HITS = 10_000
+
+# Migration 0008 has the same text: the index serves a search only while both are one expression. None of it can raise:
+# the text is short before it is parsed, JSON in the database has no NUL and no half of a surrogate pair.
+WORDS = (
+    "to_tsvector('simple'::regconfig, translate("
+    f"left({{args}}::text, {ARGUMENTS_LENGTH}) || ' ' || left({{kwargs}}::text, {ARGUMENTS_LENGTH}) || ' ' || "
+    f"left(coalesce({{failure_message}}, ''), {MESSAGE_LENGTH}), '{PARTING}', '{' ' * len(PARTING)}'))"
+)
+ENDED = "status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')"
+
+# Bitmaps of the index and nothing else: a planner that expects many hits would rather read the whole table.
+STRICTLY = "SELECT set_config('enable_seqscan', %(on)s, true), set_config('enable_indexscan', %(on)s, true)"
+HITS = f"""
+SELECT id FROM tasks_app_taskrun
+WHERE {ENDED} AND {WORDS.format(args="args", kwargs="kwargs", failure_message="failure_message")}
+  @@ to_tsquery('simple'::regconfig, %(words)s)
+LIMIT %(limit)s
+"""  # noqa: S608  its parts are ours
+
+
+def words_of(text: str) -> str:
+    """What somebody searches for, as PostgreSQL asks for words; empty when there is none in it."""
+    words = re.findall(r"[^\W_]+", text.lower())[:MOST_WORDS]
+    return " & ".join(f"'{word}':*" if len(word) >= SHORTEST_BEGINNING else f"'{word}'" for word in words)
+
+
+def hits(words: str) -> list[uuid.UUID] | None:
+    """The ended runs that have all of these words; None when they are too many to be looked at one by one."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(STRICTLY, {"on": "off"})
+        cursor.execute(HITS, {"words": words, "limit": MOST_HITS + 1})
+        found = [row[0] for row in cursor.fetchall()]
+        cursor.execute(STRICTLY, {"on": "on"})
+    return found if len(found) <= MOST_HITS else None
+
+
+class Matches(Func):
+    """Whether a run has all of these words, ended or not; a condition for `filter`."""
+
+    output_field = BooleanField()
+
+    def __init__(self, words: str) -> None:
+        super().__init__("args", "kwargs", "failure_message", Value(words))
+
+    def as_sql(self, compiler: SQLCompiler, connection: Any, **context: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
+        parts = [compiler.compile(part) for part in self.source_expressions]
+        (args, _), (kwargs, _), (message, _), (words, given) = parts
+        text = WORDS.format(args=args, kwargs=kwargs, failure_message=message)
+        return f"({text} @@ to_tsquery('simple'::regconfig, {words}))", list(given)
+
+    def __repr__(self) -> str:
+        return f"Matches({self.source_expressions[3]})"
+
+
+class OneOf(Func):
+    """Whether a run is one of these; in one value, because ten thousand take long to be written one by one."""
+
+    output_field = BooleanField()
+    template = "(%(expressions)s)"
+    arg_joiner = " = ANY "
+
+    def __init__(self, ids: list[uuid.UUID]) -> None:
+        super().__init__("id", Value(ids, output_field=ArrayField(UUIDField())))
+
+    def as_sql(self, compiler: SQLCompiler, connection: Any, **context: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
+        (column, _), (ids, given) = [compiler.compile(part) for part in self.source_expressions]
+        return f"({column} = ANY({ids}::uuid[]))", list(given)
