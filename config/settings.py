@@ -134,6 +134,9 @@ Q_CLUSTER = {
 # Of two options that only its own engine reads, which never runs here.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
 
+# A thousand ticked runs and what comes with them; more are refused with a sentence as long as they can be read.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
+
 # Uploads of the thumbnail example
 UPLOAD_MAX_BYTES = 20 * 1024 * 1024
 UPLOAD_MAX_PIXELS = 50_000_000

@@ -268,6 +268,29 @@
     if (open) $("summary", open).focus();
   });
 
+  // Ticked rows: how many they are, and one box for those of the page.
+
+  function tellTicks() {
+    const form = $("#bulk");
+    if (!form) return;
+    const [boxes, ticked] = [$$(".pick", form), $$(".pick:checked", form)];
+    const says = $("#ticked", form);
+    const whole = $("thead input[type=checkbox]", form);
+    if (says) says.textContent = `${ticked.length} ticked`;
+    if (!ticked.length && $("#all-matching", form)) $("#all-matching", form).checked = false;
+    if (!whole) return;
+    whole.checked = ticked.length > 0 && ticked.length === boxes.length;
+    whole.indeterminate = ticked.length > 0 && !whole.checked;
+  }
+
+  document.addEventListener("change", (event) => {
+    const box = event.target;
+    if (!box.matches("#bulk [type=checkbox]")) return;
+    if (box.matches("thead *")) for (const each of $$("#bulk .pick")) each.checked = box.checked;
+    tellTicks();
+  });
+  window.addEventListener("pageshow", tellTicks);
+
   // Keys
 
   let hasG = false;

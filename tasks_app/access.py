@@ -44,13 +44,6 @@ def may(request: HttpRequest, permission: str) -> bool:
     return is_open_to(request)
 
 
-def may_steer(request: HttpRequest, run: TaskRun, permission: str, own: bool = True) -> bool:
-    """Whether this person may do that to a run: the owner (unless not `own`), or an operator who has the permission."""
-    if own and request.user.is_authenticated and run.owner_id == request.user.pk:
-        return True
-    return is_operator(request) and may(request, permission)
-
-
 def operators_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """For anybody but operators the page is not there."""
 

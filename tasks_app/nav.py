@@ -28,7 +28,7 @@ class Place:
 
 BAR = (
     Place("Home", "home", "h", for_operators=False),
-    Place("Runs", "runs", "r", ("run",), for_operators=False),
+    Place("Runs", "runs", "r", ("run", "runs-bulk", "bulk-run"), for_operators=False),
     Place("Queues", "queues", "q", is_wide=True),
     Place("Schedules", "schedules", "c", ("schedule", "schedule-new"), is_wide=True),
 )

@@ -4,6 +4,8 @@ from django.urls import path
 from tasks_app import api
 from tasks_app.views import (
     audit,
+    bulk,
+    export,
     health,
     home,
     launch,
@@ -25,6 +27,12 @@ urlpatterns = [
     path("runs/facets/", runs_list.facet_counts, name="runs-facets"),
     path("runs/steer/", runs_list.steer, name="runs-steer"),
     path("runs/views/", runs_list.saved, name="runs-views"),
+    path("runs/bulk/", bulk.confirm, name="runs-bulk"),
+    path("runs/bulk/<uuid:pk>/", bulk.show, name="bulk-run"),
+    path("runs/bulk/<uuid:pk>/undo/", bulk.undo, name="bulk-undo"),
+    path("runs/bulk/<uuid:pk>/stop/", bulk.stop, name="bulk-stop"),
+    path("runs/export.csv", export.as_csv, name="runs-export-csv"),
+    path("runs/export.json", export.as_json, name="runs-export-json"),
     path("runs/changes/", runs.changes, name="runs-changes"),
     path("runs/<uuid:pk>/", runs.run, name="run"),
     path("runs/<uuid:pk>/live/", runs.live, name="run-live"),

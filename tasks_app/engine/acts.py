@@ -41,12 +41,15 @@ class Tally:
     def left(self) -> int:
         return self.reasons.total()
 
+    @property
+    def head(self) -> str:
+        return f"{plural(self.changed, 'run')} {'was' if self.changed == 1 else 'were'} {self.verb.done}"
+
     def __str__(self) -> str:
-        head = f"{plural(self.changed, 'run')} {'was' if self.changed == 1 else 'were'} {self.verb.done}."
         rest = [
             f"{count(number)} {one if number == 1 else many}." for (one, many), number in self.reasons.most_common()
         ]
-        return " ".join([head, *rest, *self.troubles])
+        return " ".join([f"{self.head}.", *rest, *self.troubles])
 
 
 def perform(verb: Verb, queryset: TaskRunQuerySet, by: By, why: str, before: datetime | None = None) -> Tally:
@@ -57,14 +60,19 @@ def perform(verb: Verb, queryset: TaskRunQuerySet, by: By, why: str, before: dat
     """
     tally = Tally(verb)
     for ids in walk(queryset, before):
-        try:
-            _batch(tally, ids, by, why)
-        except DatabaseError as error:
-            if not connection.is_usable():
-                raise
-            said = sentence(str(error).strip().partition("\n")[0])
-            tally.troubles.append(f"{plural(len(ids), 'run')} could not be taken: {said}")
+        take(tally, ids, by, why)
     return tally
+
+
+def take(tally: Tally, ids: list[uuid.UUID], by: By, why: str) -> None:
+    """Do it to one batch, which with its audit stands or falls as a whole, and add to the tally what became of it."""
+    try:
+        _batch(tally, ids, by, why)
+    except DatabaseError as error:
+        if not connection.is_usable():
+            raise
+        said = sentence(str(error).strip().partition("\n")[0])
+        tally.troubles.append(f"{plural(len(ids), 'run')} could not be taken: {said}")
 
 
 def perform_on(run: uuid.UUID, verb: Verb, by: By, why: str) -> Tally:

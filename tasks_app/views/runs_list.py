@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app import board, facets, wording
-from tasks_app.access import get_run, is_operator, may_steer
+from tasks_app.access import get_run, is_operator
 from tasks_app.audit import Actor
 from tasks_app.clock import database_now
 from tasks_app.finding import SPAN, Finding
@@ -20,6 +20,7 @@ from tasks_app.listing import NEWS, SORT, TOP, Listing
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import BadView, SavedView, TaskRun
 from tasks_app.paging import NEWER, OLDER, changed
+from tasks_app.powers import CANCEL, CHANGE, NEEDED, RETRY, may_steer
 
 HEADS = {
     "": ("Status", "Progress and result"),
@@ -37,7 +38,6 @@ HEADS = {
 
 MOMENTS = {"enqueued_at": "Enqueued", "finished_at": "Failed", "run_after": "Due"}
 LONGEST_QUERY = 4_000
-RETRY, CANCEL, CHANGE = "tasks_app.retry_taskrun", "tasks_app.cancel_taskrun", "tasks_app.change_taskrun"
 
 
 def version(request: HttpRequest, viewer: Viewer) -> str:
@@ -120,18 +120,19 @@ def polled(request: HttpRequest, listing: Listing) -> str:
 def button(request: HttpRequest, run: TaskRun) -> dict[str, str]:
     """The one thing that is most likely wanted of a run in its state, and why it cannot be had."""
     if run.is_finished and run.status != "SUCCESSFUL":
-        return act("retry", "Retry", "retrying", "" if may_steer(request, run, RETRY) else "retry runs of others")
+        return act(request, run, "retry", "Retry", "retrying")
     if run.is_finished:
         return {"link": f"{run.get_absolute_url()}#again", "told": "Run again…", "icon": "retrying"}
     if run.state == "scheduled" and run.run_after > run.read_at:  # type: ignore[attr-defined]
-        return act("now", "Run now", "send", "" if may_steer(request, run, CHANGE, own=False) else "change runs")
+        return act(request, run, "now", "Run now", "send")
     if run.cancel_requested_at:
         return {"do": "cancel", "told": "Cancelling…", "icon": "close", "why": "Its worker was told to stop it."}
-    return act("cancel", "Cancel", "close", "" if may_steer(request, run, CANCEL) else "cancel runs of others")
+    return act(request, run, "cancel", "Cancel", "close")
 
 
-def act(do: str, told: str, icon: str, lacking: str) -> dict[str, str]:
-    why = f"That needs the permission to {lacking}." if lacking else ""
+def act(request: HttpRequest, run: TaskRun, do: str, told: str, icon: str) -> dict[str, str]:
+    _, permission = DEEDS[do]
+    why = "" if may_steer(request.user, run, permission) else NEEDED[permission]
     return {"do": do, "told": told, "icon": icon, "why": why}
 
 
@@ -163,9 +164,9 @@ def steer(request: HttpRequest) -> HttpResponse:
         messages.error(request, "A run in the list can be cancelled, retried, and run now.")
         return back(request)
     run = get_run(request, request.POST[do])
-    deed, permission, own, what = DEEDS[do]
-    if not may_steer(request, run, permission, own):
-        messages.error(request, f"That needs the permission to {what}.")
+    deed, permission = DEEDS[do]
+    if not may_steer(request.user, run, permission):
+        messages.error(request, NEEDED[permission])
         return back(request)
     told = deed(request, run)
     messages.success(request, told) if told else messages.error(request, f"{run} has changed meanwhile: look again.")
@@ -186,9 +187,9 @@ def now(request: HttpRequest, run: TaskRun) -> str:
 
 
 DEEDS = {
-    "cancel": (cancel, CANCEL, True, "cancel runs of others"),
-    "retry": (retry, RETRY, True, "retry runs of others"),
-    "now": (now, CHANGE, False, "change runs"),
+    "cancel": (cancel, CANCEL),
+    "retry": (retry, RETRY),
+    "now": (now, CHANGE),
 }
 
 

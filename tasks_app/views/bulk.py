@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from tasks_app import bulk, powers, wording
+from tasks_app.access import get_run
+from tasks_app.admin import queue_names
+from tasks_app.audit import Actor
+from tasks_app.bulk import MOST_COUNTED, MOST_IDS, BadOrder, Order
+from tasks_app.bulk_forms import FORMS, OrderForm
+from tasks_app.clock import database_now
+from tasks_app.finding import Finding
+from tasks_app.health import served_queues
+from tasks_app.live import Viewer, digest, is_poll, live, poll_url
+from tasks_app.models import TaskRun
+from tasks_app.portrait import Portrait
+
+REDRAWN = 5
+"""While it waits, the page is made anew after so many seconds without other news: why it waits may have changed."""
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def confirm(request: HttpRequest) -> HttpResponse:
+    """The page that asks back, with the count; its button comes here again, and then it is sent."""
+    if request.method != "POST":  # a login in between makes a GET of it
+        return redirect("runs")
+    try:
+        asked = Asked(request)
+    except BadOrder as error:
+        messages.error(request, str(error))
+        return redirect(runs_url(filters(request)))
+    is_sure = bool(request.POST.get("sure"))
+    form = FORMS.get(asked.order.verb, OrderForm)(request.POST if is_sure else None)
+    if is_sure and form.is_valid():
+        try:
+            return redirect("bulk-run", asked.send(form).pk)
+        except BadOrder as error:
+            form.add_error(None, str(error))
+    context = {
+        "asked": asked, "order": asked.order, "deed": asked.order.deed, "form": form, "back": runs_url(asked.back),
+        "queues": queue_names() if asked.order.verb == "move" else [], "undo_seconds": bulk.UNDO_SECONDS,
+    }  # fmt: skip
+    return render(request, "bulk.html", context, status=HTTPStatus.UNPROCESSABLE_ENTITY if is_sure else HTTPStatus.OK)
+
+
+class Asked:
+    """What a form of the list asks for; raises `BadOrder` with a sentence for what cannot be done."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request, self.person = request, request.user
+        posted, now = request.POST, database_now()
+        self.back = filters(request)
+        self.before = min(moment(posted.get("before", "")) or now, now)
+        self.left_out, self.has_successful = "", True
+        verb = posted.get("verb", "")
+        if posted.get("all"):
+            finding = bulk.find(posted.get("query", ""), self.person)
+            self.order = Order(verb=verb, query=bulk.fixed(finding))
+            self.order.check(self.person)
+            self.count = bulk.counted(self.order.runs(self.person).filter(enqueued_at__lte=self.before), MOST_COUNTED)
+            self.what = which(self.count, finding.sentence)
+            self.has_successful = finding.state not in {"failed", "cancelled"}
+        else:
+            ticks = Ticks.of(posted.getlist("id"))
+            self.order = Order(verb=verb, ids=ticks.ids)
+            self.order.check(self.person)
+            found = {str(pk) for pk in self.order.runs(self.person).values_list("pk", flat=True)}
+            self.order = Order(verb=verb, ids=[each for each in ticks.ids if each in found])
+            self.left_out = ticks.left_out(len(ticks.ids) - len(found))
+            self.count = len(found)
+            self.what = wording.plural(self.count, "ticked run")
+        if not self.count and self.count is not None:
+            raise BadOrder(f"There is nothing to do: no run is left of those. {self.left_out}".strip())
+
+    @property
+    def question(self) -> str:
+        return self.order.deed.ask.format(self.what)
+
+    @property
+    def answer(self) -> str:
+        counted = "all of them" if self.count is None else wording.plural(self.count, "run", MOST_COUNTED)
+        return self.order.deed.button.format(counted)
+
+    def send(self, form: OrderForm) -> TaskRun:
+        order = self.order
+        return bulk.send(
+            Actor.of(self.request), order.verb, finding_query=order.query, ids=order.ids, options=form.options,
+            why=form.cleaned_data["why"], before=self.before, what=self.what, back=self.back,
+            once=form.key_for("bulk"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """The ids of a post that can be ids, each once."""
+
+    ids: list[str]
+    no_ids: int
+    doubled: int
+
+    @classmethod
+    def of(cls, posted: list[str]) -> Ticks:
+        if not posted:
+            raise BadOrder("Tick the runs that are meant first.")
+        if len(posted) > MOST_IDS:
+            raise BadOrder(f"At most {wording.count(MOST_IDS)} runs can be ticked. Choose all that match instead.")
+        ids = [str(found) for text in posted if (found := id_of(text))]
+        return cls(list(dict.fromkeys(ids)), len(posted) - len(ids), len(ids) - len(set(ids)))
+
+    def left_out(self, unreached: int) -> str:
+        """Why fewer are meant than were posted, in a sentence; empty when none is left out."""
+        counted = (
+            (self.no_ids, "is no run", "are no runs"),
+            (self.doubled, "was ticked twice", "were ticked twice"),
+            (unreached, "cannot be found, or is not yours to change", "cannot be found, or are not yours to change"),
+        )
+        told = [f"{wording.count(number)} {one if number == 1 else many}" for number, one, many in counted if number]
+        return f"Left out: {', '.join(told)}." if told else ""
+
+
+def id_of(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def moment(text: str) -> datetime | None:
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
+
+
+def which(count: int | None, sentence: str) -> str:
+    """`1 204 failed runs of resize_image`"""
+    if count is None:
+        return f"all {sentence}"
+    return f"{wording.count(count, MOST_COUNTED)} {sentence.replace('runs', 'run', 1) if count == 1 else sentence}"
+
+
+def filters(request: HttpRequest) -> str:
+    """Those of the list that it came from, as they can be understood."""
+    told = request.POST.get("back") or request.POST.get("query", "")
+    return Finding.read(QueryDict(told), Viewer.of(request)).query
+
+
+def runs_url(query: str) -> str:
+    """The list with its filters."""
+    return f"{reverse('runs')}{f'?{query}' if query else ''}"
+
+
+# Its page
+
+
+def version(request: HttpRequest, viewer: Viewer, pk: uuid.UUID) -> str:
+    looks = ("status", "claimed_by", "attempt", "run_after", "progress", "cancel_requested_at")
+    run = TaskRun.objects.filter(pk=pk).values_list(*looks).first()
+    return digest(run, run and (run[0] not in {"READY", "RUNNING"} or int(time.time()) // REDRAWN))
+
+
+@never_cache
+@require_safe
+@live(version)
+def show(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """What becomes of it: when it begins and how it is undone, how far it is, what it did."""
+    run, order = get_bulk_run(request, pk)
+    portrait = Portrait(run)
+    context = {
+        "run": run, "order": order, "deed": order.deed, "portrait": portrait, "now": portrait.now,
+        "is_due": run.run_after <= portrait.now, "is_undone": bulk.is_undone(run),
+        "can_undo": run.status == "READY" and not (run.claimed_by or run.attempt or run.attempts),
+        "told": told(run), "back": runs_url(order.back),
+        "strands": strands(order),
+        "poll": "" if run.is_finished else poll_url(request, version(request, Viewer.of(request), pk)),
+    }  # fmt: skip
+    return render(request, "bulk/_live.html" if is_poll(request) else "bulk_run.html", context)
+
+
+def get_bulk_run(request: HttpRequest, pk: uuid.UUID) -> tuple[TaskRun, Order]:
+    """The run and what was wished, if this person may see it and it is one of this kind; else raises `Http404`."""
+    run = get_run(request, pk)
+    try:
+        order = Order(**run.kwargs)
+        if run.task_path == bulk.path() and order.deed:
+            return run, order
+    except (TypeError, BadOrder):
+        pass
+    raise Http404("There is no such bulk act.")
+
+
+def told(run: TaskRun) -> str:
+    """What it did, in a sentence."""
+    value = run.return_value
+    return str(value.get("told", "")) if isinstance(value, dict) else ""
+
+
+def strands(order: Order) -> str:
+    """The queue that runs are moved to, if no live worker takes from it."""
+    queue = str(order.options.get("queue", "")) if order.verb == "move" else ""
+    return queue if queue and queue not in served_queues() else ""
+
+
+@require_POST
+def undo(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """The button Undo, for as long as it has not begun."""
+    run, _ = get_bulk_run(request, pk)
+    if not may_end(request, run):
+        messages.error(request, powers.NEEDED[powers.CANCEL])
+    elif not bulk.undo(run, Actor.of(request)):
+        begun = "it has begun. Stop it to keep the rest as it is."
+        messages.error(request, f"Too late: {'it has ended.' if run.is_finished else begun}")
+    return redirect("bulk-run", pk)
+
+
+@require_POST
+def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """The button Stop: what is done stays done, the rest stays as it is."""
+    run, _ = get_bulk_run(request, pk)
+    if not may_end(request, run):
+        messages.error(request, powers.NEEDED[powers.CANCEL])
+    elif not run.cancel(by=Actor.of(request)):
+        messages.error(request, "Too late: it has ended.")
+    return redirect("bulk-run", pk)
+
+
+def may_end(request: HttpRequest, run: TaskRun) -> bool:
+    return powers.within(request.user, powers.CANCEL, TaskRun.objects.filter(pk=run.pk)).exists()
