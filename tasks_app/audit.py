@@ -28,6 +28,7 @@ VALUES (%(act)s, clock_timestamp(), %(actor)s, %(actor_name)s, %(address)s, %(ve
 VERBS = (
     *("cancel", "retry", "delete", "set priority", "move", "run at"),
     *("run now", "steer", "prune", "pause", "resume", "limit", "pace", "add", "change"),
+    *("dismiss", "mute", "reopen"),
 )
 """All that anybody can do."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -29,11 +28,13 @@ class Place:
 BAR = (
     Place("Home", "home", "h", for_operators=False),
     Place("Runs", "runs", "r", ("run", "runs-bulk", "bulk-run"), for_operators=False),
+    Place("Failures", "failures", "f", ("failure",)),
     Place("Queues", "queues", "q", is_wide=True),
     Place("Schedules", "schedules", "c", ("schedule", "schedule-new"), is_wide=True),
+    Place("Statistics", "stats", "t", is_wide=True),
 )
 MORE = (
-    Place("Workflows", "workflows", "f", ("workflow",), for_operators=False),
+    Place("Workflows", "workflows", "o", ("workflow",), for_operators=False),
     Place("Logs", "logs", "l"),
     Place("Audit", "audit", "a"),
     Place("Admin", "admin:index"),
@@ -77,14 +78,6 @@ def items(request: HttpRequest, places: tuple[Place, ...]) -> Iterator[Item]:
         except NoReverseMatch:
             continue
         yield Item(place.name, url, place.key, here in {place.url_name, *place.pages}, place.is_wide)
-
-
-def runs_url(**filters: str) -> str:
-    """The list of runs with these filters; empty while there is no such page."""
-    try:
-        return f"{reverse('runs')}?{urlencode({name: text for name, text in filters.items() if text})}"
-    except NoReverseMatch:
-        return ""
 
 
 def nav(request: HttpRequest) -> dict[str, object]:

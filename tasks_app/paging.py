@@ -29,22 +29,25 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands: its moment, and its id among those of the same moment."""
+    """Where a row stands: its moment, and its id among those of the same moment. Some lists go by a number instead."""
 
-    at: datetime
+    at: datetime | int
     id: Any
 
     def __str__(self) -> str:
+        if isinstance(self.at, int):
+            return f"{self.at}-{self.id}"
         past = self.at - EPOCH
         return f"{(past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds}-{self.id}"
 
     @classmethod
-    def read(cls, text: str, id_of: Callable[[str], Any]) -> Place | None:
+    def read(cls, text: str, id_of: Callable[[str], Any], *, is_number: bool = False) -> Place | None:
         """The place that a URL names; None for what names none."""
         if not (match := PLACE.fullmatch(text)):
             return None
         try:
-            return cls(EPOCH + timedelta(microseconds=int(match[1])), id_of(match[2]))
+            at = int(match[1])
+            return cls(at if is_number else EPOCH + timedelta(microseconds=at), id_of(match[2]))
         except (ValueError, OverflowError):
             return None
 
@@ -67,10 +70,15 @@ class Page(Generic[M]):
         return self.newer is None
 
 
-def page(found: QuerySet[M], query: QueryDict, at: str, id_of: Callable[[str], Any] = int) -> Page[M]:
-    """The page of this query: rows with the newest `at` first, and of one moment those with the highest id."""
+def page(
+    found: QuerySet[M], query: QueryDict, at: str, id_of: Callable[[str], Any] = int, *, is_number: bool = False
+) -> Page[M]:
+    """The page of this query: rows with the newest `at` first, and of one moment those with the highest id.
+
+    With `is_number` the column is one of whole numbers, and the highest come first.
+    """
     size, trouble = size_of(query)
-    older, newer = (Place.read(query.get(name, ""), id_of) for name in (OLDER, NEWER))
+    older, newer = (Place.read(query.get(name, ""), id_of, is_number=is_number) for name in (OLDER, NEWER))
     if (query.get(OLDER) and older is None) or (query.get(NEWER) and newer is None):
         trouble = "That place in the list cannot be found; here is its beginning."
     if newer:

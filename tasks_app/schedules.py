@@ -21,8 +21,8 @@ from django.utils.safestring import SafeString
 from tasks_app import timetable, wording
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
 from tasks_app.engine.timing import CRON, BadTiming, Timing
+from tasks_app.links import runs_url
 from tasks_app.models import Failure, Status
-from tasks_app.nav import runs_url
 from tasks_app.paging import NEWER, OLDER, Place, changed, linked
 from tasks_app.templatetags.dumbwaiter import icon
 

@@ -6,6 +6,7 @@ from tasks_app.views import (
     audit,
     bulk,
     export,
+    failures,
     health,
     home,
     launch,
@@ -15,6 +16,7 @@ from tasks_app.views import (
     runs,
     runs_list,
     schedules,
+    stats,
     workflows,
 )
 
@@ -38,6 +40,9 @@ urlpatterns = [
     path("runs/<uuid:pk>/live/", runs.live, name="run-live"),
     path("runs/<uuid:pk>/cancel/", runs.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/files/<str:name>", runs.file, name="run-file"),
+    path("failures/", failures.index, name="failures"),
+    path("failures/<int:pk>/", failures.show, name="failure"),
+    path("failures/<int:pk>/steer/", failures.steer, name="failure-steer"),
     path("queues/", queues.index, name="queues"),
     path("queues/steer/", queues.steer, name="queue-steer"),
     path("schedules/", schedules.index, name="schedules"),
@@ -48,6 +53,7 @@ urlpatterns = [
     path("workflows/", workflows.index, name="workflows"),
     path("workflows/<uuid:pk>/", workflows.workflow, name="workflow"),
     path("workflows/<uuid:pk>/steer/", workflows.steer, name="workflow-steer"),
+    path("stats/", stats.index, name="stats"),
     path("logs/", logs.index, name="logs"),
     path("audit/", audit.audit, name="audit"),
     path("theme/", preferences.theme, name="theme"),

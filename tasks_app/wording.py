@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,14 @@ def duration(length: timedelta | float | None) -> str:
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 59.95 else elapsed(round(seconds))
+
+
+def short_duration(seconds: float) -> str:
+    """A round length of time at the side of a chart: `450 ms`, `1.5 s`, `20 min`, `6 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g} ms"
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= size)
+    return f"{seconds / size:g} {unit}"
 
 
 def elapsed(length: timedelta | float) -> str:
@@ -83,11 +91,36 @@ def day_or_time(at: datetime, now: datetime) -> str:
     return f"{local:%H:%M}" if local.date() == today else f"{local.day} {local:%B %H:%M}"
 
 
+def bar_label(at: datetime, span: timedelta) -> str:
+    """When a bar of a chart begins, as short as the whole of it allows: `14:05`, `12 Mar 14:00`, `12 March`."""
+    if span > timedelta(days=7):  # its bars are days of UTC
+        return f"{at.astimezone(UTC).day} {at.astimezone(UTC):%B}"
+    local = timezone.localtime(at)
+    return f"{local:%H:%M}" if span <= timedelta(days=1) else f"{local.day} {local:%b %H:%M}"
+
+
+def axis_labels(begin: datetime, span: timedelta) -> list[str]:
+    """What stands below a chart, at its quarters."""
+    quarters = [begin + span * n / 4 for n in range(4)]
+    if span <= timedelta(days=1):
+        return [*(bar_label(at, span) for at in quarters), "now"]
+    days = [at.astimezone(UTC) if span > timedelta(days=7) else timezone.localtime(at) for at in quarters]
+    return [*(f"{day.day} {day:%b}" for day in days), "now"]
+
+
 def count(number: float, most: int | None = None) -> str:
     """`1 284`, or `10 000+` once it has gone beyond what was counted."""
     if most is not None and number > most:
         return f"{count(most)}+"
     return f"{int(number) if number == int(number) else number:,}".replace(",", NBSP)
+
+
+def percent(share: float) -> str:
+    """`22.9 %` of a share from 0 to 1; small ones with one figure that counts: `0.04 %`."""
+    number = 100 * share
+    if number and number < 0.005:
+        return f"under{NBSP}0.01{NBSP}%"
+    return f"{number:.2f}{NBSP}%" if 0 < number < 0.095 else f"{number:.1f}{NBSP}%"
 
 
 def size(number: float) -> str:

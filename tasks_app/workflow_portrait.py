@@ -21,9 +21,9 @@ from django.db.models.functions import Cast, Left
 from tasks_app import life, wording
 from tasks_app.board import rows_of
 from tasks_app.health import served_queues
+from tasks_app.links import runs_url
 from tasks_app.models import Status, TaskRun, Workflow
 from tasks_app.models.run import FINISHED, UNFINISHED
-from tasks_app.nav import runs_url
 
 SHOWN = 20
 """So many parts of a chain or a group are shown, the more telling ones of a group."""

@@ -11,6 +11,7 @@ One that only reads as yet may be about to write its first change, with a moment
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +22,8 @@ from psycopg.rows import TupleRow
 
 from tasks_app.alike import fingerprint, without_differences
 from tasks_app.jsonable import storable
-from tasks_app.models.stat import BUCKETS, FINENESS, KEPT, SHORTEST, Grain
+from tasks_app.models.histogram import BUCKETS, packed
+from tasks_app.models.stat import FINENESS, KEPT, SHORTEST, Grain
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -73,21 +75,26 @@ BUCKET = f"""CASE WHEN {{seconds}} IS NULL THEN -1 WHEN {{seconds}} < {SHORTEST}
   ELSE least({BUCKETS - 1}, 1 + floor(ln({{seconds}} / {SHORTEST}) * {FINENESS / math.log(2)}))::int END"""
 COUNT = COUNT.format(bucket_of_wait=BUCKET.format(seconds="waited"), bucket_of_run=BUCKET.format(seconds="ran"))
 
+# Histograms are numbers (`tasks_app.models.histogram`), so they are added like them.
 ADD = """
-INSERT INTO tasks_app_runstat AS old
-  (grain, at, task_path, queue_name, status, count, waits, lengths, waited, ran)
-VALUES (%(grain)s, %(at)s, %(task)s, %(queue)s, %(status)s, %(count)s, %(waits)s, %(lengths)s, %(waited)s, %(ran)s)
-ON CONFLICT (grain, at, task_path, queue_name, status) DO UPDATE SET count = old.count + excluded.count,
-  waits = (SELECT array_agg(a + b ORDER BY place)
-    FROM unnest(old.waits, excluded.waits) WITH ORDINALITY AS bucket(a, b, place)),
-  lengths = (SELECT array_agg(a + b ORDER BY place)
-    FROM unnest(old.lengths, excluded.lengths) WITH ORDINALITY AS bucket(a, b, place)),
-  waited = old.waited + excluded.waited, ran = old.ran + excluded.ran
+INSERT INTO {table} AS old ({key}, count, waits, lengths, waited, ran)
+VALUES ({values}, %(count)s, %(waits)s, %(lengths)s, %(waited)s, %(ran)s)
+ON CONFLICT ({key}) DO UPDATE SET count = old.count + excluded.count, waits = old.waits + excluded.waits,
+  lengths = old.lengths + excluded.lengths, waited = old.waited + excluded.waited, ran = old.ran + excluded.ran
 """
+OF_TASKS = ("grain", "at", "task_path", "queue_name", "status")
+OF_QUEUES = ("grain", "at", "queue_name", "status")
+
+
+def add(table: str, key: tuple[str, ...]) -> str:
+    return ADD.format(table=table, key=", ".join(key), values=", ".join(f"%({name})s" for name in key))
+
+
+ADD_TO_TASKS, ADD_TO_QUEUES = add("tasks_app_runstat", OF_TASKS), add("tasks_app_queuestat", OF_QUEUES)
 
 FAILED = """
 SELECT id, task_path, coalesce(failure, 'error'), coalesce(attempts -> -1 ->> 'exception', ''),
-  coalesce(nullif(attempts -> -1 ->> 'message', ''), failure_message, ''), finished_at
+  coalesce(nullif(attempts -> -1 ->> 'message', ''), failure_message, ''), finished_at, queue_name
 FROM tasks_app_taskrun
 WHERE status = 'FAILED' AND finished_at > %(since)s AND finished_at <= %(until)s ORDER BY finished_at
 """
@@ -96,11 +103,18 @@ WHERE status = 'FAILED' AND finished_at > %(since)s AND finished_at <= %(until)s
 JOIN = """
 WITH grouped AS (
   INSERT INTO tasks_app_failuregroup AS old
-    (fingerprint, task_path, failure, exception, message, count, first_at, last_at, dismissed_by)
-  VALUES (%(fingerprint)s, %(task)s, %(failure)s, %(exception)s, %(message)s, %(count)s, %(first)s, %(last)s, '')
+    (fingerprint, task_path, failure, exception, message, count, first_at, last_at, dismissed_by, muted_by, note)
+  VALUES (%(fingerprint)s, %(task)s, %(failure)s, %(exception)s, %(message)s, %(count)s, %(first)s, %(last)s,
+    '', '', '')
   ON CONFLICT (fingerprint) DO UPDATE SET count = old.count + excluded.count,
     first_at = least(old.first_at, excluded.first_at), last_at = greatest(old.last_at, excluded.last_at)
-  RETURNING id)
+  RETURNING id),
+counted AS (
+  INSERT INTO tasks_app_failurestat AS old (group_id, grain, at, queue_name, count)
+  SELECT grouped.id, stat.grain, stat.at, stat.queue, stat.count FROM grouped,
+    unnest(%(grains)s::int[], %(times)s::timestamptz[], %(queues)s::text[], %(counts)s::int[])
+      AS stat(grain, at, queue, count)
+  ON CONFLICT (group_id, grain, at, queue_name) DO UPDATE SET count = old.count + excluded.count)
 UPDATE tasks_app_taskrun AS run SET failure_group_id = grouped.id
 FROM grouped WHERE run.id = ANY (%(ids)s) AND run.status = 'FAILED'
 """
@@ -108,9 +122,14 @@ FROM grouped WHERE run.id = ANY (%(ids)s) AND run.status = 'FAILED'
 MOVE = "UPDATE tasks_app_countedto SET at = %(until)s WHERE id = %(id)s"
 
 FORGET = """
-DELETE FROM tasks_app_runstat WHERE id = ANY (ARRAY (
-  SELECT id FROM tasks_app_runstat WHERE grain = %(grain)s AND at < clock_timestamp() - %(kept)s
-  ORDER BY at LIMIT 1000))
+DELETE FROM {table} WHERE id = ANY (ARRAY (
+  SELECT id FROM {table} WHERE grain = %(grain)s AND at < clock_timestamp() - %(kept)s ORDER BY at LIMIT 1000))
+"""
+TABLES = ("tasks_app_runstat", "tasks_app_queuestat", "tasks_app_failurestat")
+
+FORGET_GROUPS = """
+DELETE FROM tasks_app_failuregroup WHERE id = ANY (ARRAY (
+  SELECT id FROM tasks_app_failuregroup WHERE last_at < clock_timestamp() - %(kept)s ORDER BY last_at LIMIT 1000))
 """
 
 
@@ -144,7 +163,8 @@ def count(db: Connection, most: int = AT_ONCE) -> bool | None:
         period = {"since": since, "until": until}
         found = db.execute(COUNT, period).fetchall()
         with db.cursor() as cursor:
-            cursor.executemany(ADD, summed(found))
+            cursor.executemany(ADD_TO_TASKS, summed(found, OF_TASKS))
+            cursor.executemany(ADD_TO_QUEUES, summed(found, OF_QUEUES))
             cursor.executemany(JOIN, grouped(db.execute(FAILED, period).fetchall()))
         db.execute(MOVE, {"id": row, "until": until})
     return sum(entry[6] for entry in found) >= most
@@ -156,12 +176,13 @@ def one(db: Connection, statement: str, given: dict[str, Any]) -> TupleRow:
     return row
 
 
-def summed(found: Iterable[TupleRow]) -> list[dict[str, Any]]:
-    """What `COUNT` found as rows for `ADD`, of every grain."""
+def summed(found: Iterable[TupleRow], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What `COUNT` found as rows of every grain, one for each that these names tell apart."""
     sums: dict[tuple[Any, ...], Sum] = {}
     for minute, task, queue, status, wait, run, number, waited, ran in found:
         for grain, at in starts(minute):
-            entry = sums.setdefault((grain, at, task, queue, status), Sum())
+            key = (grain, at, task, queue, status) if "task_path" in names else (grain, at, queue, status)
+            entry = sums.setdefault(key, Sum())
             entry.count += number
             entry.waited += waited
             entry.ran += ran
@@ -169,9 +190,15 @@ def summed(found: Iterable[TupleRow]) -> list[dict[str, Any]]:
                 entry.waits[wait] += number
             if run >= 0:
                 entry.lengths[run] += number
-    names = ("grain", "at", "task", "queue", "status")
     return [
-        dict(zip(names, key, strict=True)) | vars(entry) for key, entry in sorted(sums.items(), key=lambda it: it[0])
+        {
+            **dict(zip(names, key, strict=True)),
+            **vars(entry),
+            # As text: a number without bounds is another type to the driver than a small one.
+            "waits": str(packed(entry.waits)),
+            "lengths": str(packed(entry.lengths)),
+        }
+        for key, entry in sorted(sums.items(), key=lambda it: it[0])
     ]
 
 
@@ -184,7 +211,7 @@ def starts(minute: datetime) -> list[tuple[int, datetime]]:
 def grouped(failed: Iterable[TupleRow]) -> list[dict[str, Any]]:
     """What `FAILED` found as rows for `JOIN`."""
     groups: dict[str, dict[str, Any]] = {}
-    for run_id, task, failure, exception, message, at in failed:
+    for run_id, task, failure, exception, message, at, queue in failed:
         message = without_differences(message)
         key = fingerprint(task, failure, exception, message)
         group = groups.setdefault(
@@ -198,15 +225,25 @@ def grouped(failed: Iterable[TupleRow]) -> list[dict[str, Any]]:
                 "count": 0,
                 "first": at,
                 "ids": [],
+                "stats": Counter(),
             },
         )
         group["count"] += 1
         group["last"] = at
         group["ids"].append(run_id)
+        for grain, begin in starts(at.replace(second=0, microsecond=0)):
+            group["stats"][grain, begin, queue] += 1
+    for group in groups.values():
+        stats = group.pop("stats")
+        for place, name in enumerate(("grains", "times", "queues")):
+            group[name] = [key[place] for key in stats]
+        group["counts"] = list(stats.values())
     return [groups[key] for key in sorted(groups)]
 
 
 def forget(db: Connection) -> None:
-    """Delete some of what is too old for its grain."""
+    """Delete some of what is too old for its grain, and failures that nobody has seen for as long."""
     for grain, kept in KEPT.items():
-        db.execute(FORGET, {"grain": grain.value, "kept": kept})
+        for table in TABLES:
+            db.execute(FORGET.format(table=table), {"grain": grain.value, "kept": kept})
+    db.execute(FORGET_GROUPS, {"kept": KEPT[Grain.DAY]})

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH, Failure, Status
+from tasks_app.models.histogram import BUCKETS, HistogramField
+from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH, Status
 
-BUCKETS = 64
-"""How many lengths of time a histogram tells apart."""
+__all__ = ["BUCKETS", "FINENESS", "KEPT", "SHORTEST", "CountedTo", "Grain", "QueueStat", "RunStat"]
 
 SHORTEST = 0.001
 """Seconds: all that is shorter stands in the first bucket of a histogram."""
@@ -29,8 +28,8 @@ KEPT = {Grain.MINUTE: timedelta(days=2), Grain.HOUR: timedelta(days=40), Grain.D
 """How long the rows of each grain are kept."""
 
 
-class RunStat(models.Model):
-    """What ended in one minute, hour or day: of one task, in one queue, one way.
+class Stat(models.Model):
+    """What ended in one minute, hour or day, one way.
 
     A sentinel counts what ended (`tasks_app.engine.counting`), each run once, a few seconds later. Graphs read nothing
     else, and stay when the runs are pruned. Days are those of UTC.
@@ -39,14 +38,22 @@ class RunStat(models.Model):
     id = models.BigAutoField(primary_key=True)
     grain = models.IntegerField(choices=Grain)
     at = models.DateTimeField(help_text="When its time begins.")
-    task_path = models.CharField(max_length=TASK_PATH_LENGTH)
     queue_name = models.CharField(max_length=QUEUE_NAME_LENGTH)
     status = models.CharField(max_length=10, choices=Status)
     count = models.IntegerField()
-    waits = ArrayField(models.IntegerField(), help_text="How many of them waited how long; see `BUCKETS`.")
-    lengths = ArrayField(models.IntegerField(), help_text="How many of them ran how long in their last attempt.")
+    waits = HistogramField(help_text="How many of them waited how long; see `BUCKETS`.")
+    lengths = HistogramField(help_text="How many of them ran how long in their last attempt.")
     waited = models.FloatField(help_text="Seconds, all of them together.")
     ran = models.FloatField(help_text="Seconds, all of them together.")
+
+    class Meta:
+        abstract = True
+
+
+class RunStat(Stat):
+    """Of one task, in one queue."""
+
+    task_path = models.CharField(max_length=TASK_PATH_LENGTH)
 
     class Meta:
         constraints = [
@@ -54,31 +61,23 @@ class RunStat(models.Model):
                 fields=["grain", "at", "task_path", "queue_name", "status"], name="runstat_one_of_each"
             ),
         ]
+        # The course of one task, out of many.
+        indexes = [models.Index(fields=["task_path", "grain", "at"], name="runstat_task")]
 
     def __str__(self) -> str:
         return f"{self.count} x {self.task_path} {self.status} at {self.at}"
 
 
-class FailureGroup(models.Model):
-    """Failures of one task that look alike: the same exception, and the same message but for names and figures."""
-
-    id = models.BigAutoField(primary_key=True)
-    fingerprint = models.CharField(max_length=32, unique=True)
-    task_path = models.CharField(max_length=TASK_PATH_LENGTH)
-    failure = models.CharField(max_length=12, choices=Failure)
-    exception = models.CharField(max_length=200)
-    message = models.CharField(max_length=300, help_text="With what differs between them left out.")
-    count = models.BigIntegerField(default=0, help_text="All that were ever counted.")
-    first_at = models.DateTimeField()
-    last_at = models.DateTimeField()
-    dismissed_at = models.DateTimeField(null=True, help_text="Somebody has seen it; it comes back with the next one.")
-    dismissed_by = models.CharField(max_length=150, blank=True, default="")
+class QueueStat(Stat):
+    """Of all the tasks in one queue: a graph of everything reads few rows, however many tasks there are."""
 
     class Meta:
-        indexes = [models.Index(fields=["-last_at", "-id"], name="failuregroup_newest")]
+        constraints = [
+            models.UniqueConstraint(fields=["grain", "at", "queue_name", "status"], name="queuestat_one_of_each"),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.task_path.rpartition('.')[2]}: {self.exception or self.get_failure_display()}"
+        return f"{self.count} x {self.status} in {self.queue_name} at {self.at}"
 
 
 class CountedTo(models.Model):

@@ -17,7 +17,7 @@ from tasks_app.alike import without_differences
 from tasks_app.clock import database_now
 from tasks_app.engine import counting
 from tasks_app.engine.connect import SESSION
-from tasks_app.models import CountedTo, FailureGroup, Grain, RunStat, Status, TaskRun
+from tasks_app.models import CountedTo, FailureGroup, FailureStat, Grain, QueueStat, RunStat, Status, TaskRun
 from tests import outcomes
 from tests.plugins.processes import ClusterFactory, database_url
 from tests.waiting import wait_until
@@ -70,6 +70,40 @@ def test_what_ended_is_counted_in_its_minute_hour_and_day(db: counting.Connectio
     assert minute.at == run.finished_at.replace(second=0, microsecond=0)
     day = RunStat.objects.get(grain=Grain.DAY, task_path="shop.tasks.other")
     assert day.at == run.finished_at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def test_the_tasks_of_a_queue_are_summed_up(db: counting.Connection) -> None:
+    ended(3, waited=0.5, ran=4.0)
+    ended(2, task_path="shop.tasks.other", waited=0.5, ran=9.0)
+    ended(1, status=Status.FAILED, failure="error", failure_message="no")
+    count_all(db)
+    ended(4, ran=4.0)
+    count_all(db)
+
+    for grain in Grain:
+        tasks = RunStat.objects.filter(grain=grain).values_list("queue_name", "status").order_by("status")
+        queues = QueueStat.objects.filter(grain=grain).values_list("queue_name", "status").order_by("status")
+        added = {name: Sum(name) for name in ("count", "waits", "lengths", "waited", "ran")}
+        names = {f"all_{name}": total for name, total in added.items()}
+        assert list(tasks.annotate(**names)) == list(queues.annotate(**names))
+        assert dict(queues.values_list("status", "count")) == {"SUCCESSFUL": 9, "FAILED": 1}
+
+
+def test_failures_are_counted_by_group_time_and_queue(db: counting.Connection) -> None:
+    failed: dict[str, Any] = {"status": Status.FAILED, "failure": "error", "failure_message": "no answer in 10 s"}
+    ended(3, ago=60, **failed)
+    ended(2, ago=60, queue_name="mail", **failed)
+    count_all(db)
+    ended(4, ago=50, **failed)
+    ended(1, ago=40, **{**failed, "failure_message": "something else"})
+    count_all(db)
+
+    group = FailureGroup.objects.get(message="no answer in # s")
+    for grain in Grain:
+        stats = FailureStat.objects.filter(group=group, grain=grain)
+        assert stats.filter(queue_name="default").aggregate(all=Sum("count"))["all"] == 7
+        assert stats.filter(queue_name="mail").aggregate(all=Sum("count"))["all"] == 2
+    assert FailureStat.objects.filter(grain=Grain.DAY).aggregate(all=Sum("count"))["all"] == 10
 
 
 def test_counting_again_changes_nothing(db: counting.Connection) -> None:
@@ -283,10 +317,21 @@ def test_old_rows_are_forgotten(db: counting.Connection) -> None:
                 waits=[], lengths=[], waited=0, ran=0,
             )  # fmt: skip
 
+        told: dict[str, Any] = {"task_path": "a", "failure": "error", "exception": "", "message": ""}
+        at = now - timedelta(days=days)
+        group = FailureGroup.objects.create(fingerprint=str(days), first_at=at, last_at=at, **told)
+        for grain in Grain:
+            FailureStat.objects.create(group=group, grain=grain, at=at, queue_name="b", count=1)
+            QueueStat.objects.create(
+                grain=grain, at=at, queue_name="b", status="FAILED", count=1, waits=[], lengths=[], waited=0, ran=0
+            )
+
     counting.forget(db)
 
-    left = {grain: RunStat.objects.filter(grain=grain).count() for grain in Grain}
-    assert left == {Grain.MINUTE: 2, Grain.HOUR: 4, Grain.DAY: 6}
+    for model in (RunStat, QueueStat, FailureStat):
+        left = {grain: model._default_manager.filter(grain=grain).count() for grain in Grain}
+        assert left == {Grain.MINUTE: 2, Grain.HOUR: 4, Grain.DAY: 6}
+    assert FailureGroup.objects.count() == 6
 
 
 def test_only_what_is_new_is_read(db: counting.Connection) -> None:
