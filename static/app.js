@@ -55,6 +55,7 @@
 
   function morph(old, fresh) {
     if (old.nodeName !== fresh.nodeName || old.id !== fresh.id) return old.replaceWith(fresh);
+    if (old.hasAttribute("data-keep")) return;
     for (const { name } of [...old.attributes]) {
       if (!fresh.hasAttribute(name) && !keeps(old, name)) old.removeAttribute(name);
     }
@@ -77,9 +78,11 @@
 
   function morphChildren(old, fresh) {
     const named = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+    const staying = new Set([...fresh.children].map((child) => child.id));
     let place = old.firstChild;
     for (const child of [...fresh.childNodes]) {
       const twin = child.id ? named.get(child.id) : sameKind(place, child);
+      if (twin && twin !== place) place = withoutGone(place, twin, staying);
       if (!twin) {
         old.insertBefore(child, place);
         continue;
@@ -97,6 +100,17 @@
       place.remove();
       place = next;
     }
+  }
+
+  // What is moved loses its scroll and its focus, so what stands before it and goes is taken away instead.
+  function withoutGone(place, twin, staying) {
+    if (!place || !(place.compareDocumentPosition(twin) & Node.DOCUMENT_POSITION_FOLLOWING)) return place;
+    while (place !== twin && !(place.id && staying.has(place.id))) {
+      const next = place.nextSibling;
+      place.remove();
+      place = next;
+    }
+    return place;
   }
 
   function sameKind(place, child) {
@@ -195,6 +209,33 @@
   // A button that is replaced between press and release is not clicked: the answer to the next poll will do.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (isPoll(asker(event)) && $(":is(a, button, summary):active", event.detail.target)) event.detail.shouldSwap = false;
+  });
+
+  // A log that is read at its end stays there; of a very long one the oldest lines go, they can be had again.
+
+  const mostLines = 3000;
+  let followed = [];
+
+  const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < 8;
+  const toEnd = (box) => { box.scrollTop = box.scrollHeight; };
+
+  document.addEventListener("htmx:beforeSwap", () => {
+    followed = $$("[data-follow]").filter(isAtEnd);
+  });
+
+  document.addEventListener("htmx:afterSwap", () => {
+    for (const box of followed) {
+      for (const line of [...$("ol", box).children].slice(0, -mostLines)) line.remove();
+      toEnd(box);
+    }
+  });
+
+  for (const box of $$("[data-follow]")) toEnd(box);
+
+  // Somebody has done something from this page, so there is news.
+  document.addEventListener("changed", () => {
+    closeMenus();
+    pollNow();
   });
 
   document.addEventListener("htmx:oobBeforeSwap", (event) => {

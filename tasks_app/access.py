@@ -12,12 +12,15 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 from config.env import is_loopback
-from tasks_app.models import TaskRun
+from tasks_app.models import TaskRun, TaskRunQuerySet
 
 
-def get_run(request: HttpRequest, pk: uuid.UUID | str) -> TaskRun:
-    """The run with this id, if this person may see it (owner or operator); raises `Http404` for any other."""
-    runs = TaskRun.objects.select_related("owner")
+def get_run(request: HttpRequest, pk: uuid.UUID | str, runs: TaskRunQuerySet | None = None) -> TaskRun:
+    """The run with this id, if this person may see it (owner or operator); raises `Http404` for any other.
+
+    `runs` says how it is read, for who does not want all of it.
+    """
+    runs = TaskRun.objects.select_related("owner") if runs is None else runs
     try:
         return (runs if is_operator(request) else runs.visible_to(request.user)).get(pk=uuid.UUID(str(pk)))
     except (ValueError, TaskRun.DoesNotExist):

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Q
-
 from tasks_app import wording
 from tasks_app.models import Failure, Status, TaskRun
-from tasks_app.models.run import GIVEN_BACK, UNFINISHED, Attempt
+from tasks_app.models.run import GIVEN_BACK, Attempt
+from tasks_app.usual import Usual
 
 WIDTH = 1000.0
 """The drawing is so many units wide, whatever it shows; the page stretches it."""
 
 THINNEST = 4.0
 """A part that would be too short to be seen is drawn so wide."""
+
+FIRST, LAST = 2, 20
+"""Of very many attempts so many of the first and of the last are told."""
 
 SOONEST_GUESS = timedelta(seconds=1)
 """A pace is told after so much time; before, it jumps about."""
@@ -50,25 +52,44 @@ class Bar:
         return round(self.x + self.width - 5, 1)
 
 
-def time_left(run: TaskRun, now: datetime) -> timedelta | None:
-    """How long the run will still take at its own pace; None while that cannot be known."""
-    total, done = run.progress_total, run.progress_done
-    if run.status != Status.RUNNING or not total or not 0 < done <= total:
-        return None
+def time_left(run: TaskRun, now: datetime, usual: Usual | None = None) -> timedelta | None:
+    """How long the run will still take; None while that cannot be known.
+
+    Going by its own pace, and by what is usual for its task: the further it is, the more its own pace counts, because
+    what a run does first is seldom like the rest.
+    """
     spent = run.run_time(now)
-    if spent is None or spent < SOONEST_GUESS:
+    if run.status != Status.RUNNING or spent is None:
         return None
-    return spent * ((total - done) / done)
+    paced = left_at_its_pace(run, spent)
+    rest = usual.rest(spent.total_seconds()) if usual else None
+    if paced is None:
+        return None if rest is None else timedelta(seconds=rest)
+    if rest is None:
+        return paced
+    share = run.progress_done / (run.progress_total or 1)
+    return paced * share + timedelta(seconds=rest) * (1 - share)
+
+
+def left_at_its_pace(run: TaskRun, spent: timedelta) -> timedelta | None:
+    total, done = run.progress_total, run.progress_done
+    if not total or not 0 < done <= total:
+        return None
+    # The pace is that of the moment at which the progress was told: what has passed since was work, too.
+    told_after = min(timedelta(seconds=run.progress_after), spent) if run.progress_after is not None else spent
+    if told_after < SOONEST_GUESS:
+        return None
+    return max(told_after * ((total - done) / done) - (spent - told_after), timedelta())
 
 
 class Life:
     """The life of one run, up to now."""
 
-    def __init__(self, run: TaskRun, now: datetime) -> None:
+    def __init__(self, run: TaskRun, now: datetime, usual: Usual | None = None) -> None:
         self.run = run
         self.now = now
         self.tries = run.tries
-        self.time_left = time_left(run, now)
+        self.time_left = time_left(run, now, usual)
 
     @property
     def waited(self) -> timedelta:
@@ -89,15 +110,27 @@ class Life:
         return max((attempt.ended_at or self.now) - attempt.started_at, timedelta())
 
     @property
+    def sender(self) -> str:
+        """` by mara`, ` by the schedule Night imports`; empty for code without a person."""
+        if self.run.schedule_name:
+            return f" by the schedule {wording.visible(self.run.schedule_name)}"
+        return f" by {wording.visible(str(self.run.owner))}" if self.run.owner_id else ""
+
+    @property
     def steps(self) -> list[Step]:
         return list(self._steps())
 
     def _steps(self) -> Iterator[Step]:
         run = self.run
-        by = f" by {run.owner}" if run.owner_id else ""
-        yield Step(f"Enqueued{by}", icon="ready", at=run.enqueued_at)
+        yield Step(f"Enqueued{self.sender}", icon="ready", at=run.enqueued_at)
         since = run.enqueued_at
-        for attempt in self.tries:
+        for place, attempt in enumerate(self.tries):
+            if FIRST <= place < len(self.tries) - LAST:
+                if place == FIRST:
+                    left_out = wording.count(len(self.tries) - FIRST - LAST)
+                    yield Step(f"{left_out} more attempts, not told here", icon="retrying", modifier="quiet", at=since)
+                since = attempt.ended_at or since
+                continue
             yield Step(self.wait_of(attempt.number), length=attempt.started_at - since)
             where = f" on {attempt.worker}" if attempt.worker else ""
             yield Step(f"Attempt {attempt.number}{where}", icon="claimed", at=attempt.started_at)
@@ -207,85 +240,3 @@ def how_it_failed(attempt: Attempt) -> str:
         Failure.WORKER_LOST.value: "ran, then its worker was lost",
         Failure.REJECTED.value: "was rejected",
     }.get(attempt.reason, f"ran, then failed{': ' + name if name else ''}")
-
-
-def why(
-    run: TaskRun, now: datetime, ahead: int | None, is_served: bool, held: tuple[str, str] | None = None
-) -> tuple[str, str]:
-    """Why the run stands where it stands: the answer in a few words, then in a sentence.
-
-    `ahead` is how many runs are before it (None for more than is told), `is_served` whether a live worker takes from
-    its queue, `held` what a policy says against its beginning.
-    """
-    if run.cancel_requested_at and not run.is_finished:
-        return "It is being cancelled.", f"{run.worker} was told to stop it."
-    if run.status == Status.READY:
-        return why_not_yet(run, now, ahead, is_served, held)
-    if run.status == Status.RUNNING:
-        limit = f" It is stopped after {wording.limit(run.timeout)}, its limit." if run.timeout else ""
-        return "Work is going on.", f"{run.worker} is at it.{limit}"
-    if run.status == Status.CANCELLED:
-        return "It was ended before it was done.", wording.sentence(run.failure_message or "")
-    if run.status == Status.SUCCESSFUL:
-        return "It is done.", ""
-    message = wording.sentence(run.failure_message or "")
-    nobody = "Nothing runs it again unless someone does."
-    match run.failure:
-        case Failure.TIMED_OUT:
-            return "It took longer than it may.", f"{message} {nobody}"
-        case Failure.WORKER_LOST:
-            times = "Each of its attempts" if run.attempt > 1 else "Its only attempt"
-            return f"{times} lost its worker.", f"{message} {nobody}"
-        case Failure.REJECTED:
-            return "No worker could begin it.", f"{message} {nobody}"
-    return "The task met an error.", f"{message} {nobody}"
-
-
-def waits_for(run: TaskRun) -> str:
-    """Of which workflow it waits for how many steps."""
-    workflow, previous = run.workflow, run.previous or {}
-    if workflow is None:
-        return "The workflow that it belongs to is gone."
-    earlier = workflow.steps.filter(step__range=(previous.get("first", 0), previous.get("last", -1)))
-    counts = earlier.aggregate(whole=Count("id"), left=Count("id", filter=Q(status__in=UNFINISHED)))
-    left, whole = counts["left"], counts["whole"]
-    if not left:
-        return f"Those of the workflow {workflow} have ended, and what follows is being looked at."
-    if whole == 1:
-        return f"It waits for step {previous['first'] + 1} ({earlier[0].name}) of the workflow {workflow}."
-    steps = f"{wording.count(left)} of {wording.count(whole)} earlier steps"
-    return f"It waits for {steps} of the workflow {workflow}."
-
-
-def why_not_yet(
-    run: TaskRun, now: datetime, ahead: int | None, is_served: bool, held: tuple[str, str] | None = None
-) -> tuple[str, str]:
-    if run.claimed_by:
-        return "It begins in a moment.", f"{run.worker} holds it."
-    if run.is_waiting:
-        return "It waits for earlier steps.", waits_for(run)
-    if run.run_after > now:
-        when = wording.moment(run.run_after)
-        if run.unknown_since:
-            message = wording.sentence(run.failure_message or "")
-            return "No worker that looked has this task.", f"{message} Workers look again after {when}."
-        if run.charged:
-            return "It will be tried again.", f"Attempt {run.attempt} did not end well; the next begins after {when}."
-        return "Its time has not come.", f"It was sent to be done not before {when}."
-    if not is_served:
-        return (
-            f"No live worker takes from the queue {run.queue_name}.",
-            "It waits, and nothing is lost. Start a worker with manage.py qcluster.",
-        )
-    again = f"Attempt {run.attempt} did not end well; it will be tried again. " if run.charged else ""
-    if run.attempts and run.attempts[-1]["reason"] == GIVEN_BACK:
-        again = "Its worker was stopped in the middle; it starts over, and that does not count as an attempt. "
-    if held:
-        return held[0], f"{again}{held[1]}"
-    if run.limit_key:
-        return "It is in line.", f"{again}It waits for its turn and for a worker that is free."
-    if ahead is None:
-        return "It is in line.", f"{again}Many runs are ahead of it."
-    if ahead:
-        return "It is in line.", f"{again}{'One run is' if ahead == 1 else f'{ahead} runs are'} ahead of it."
-    return "It is next in line.", f"{again}It waits for a worker that is free."

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.core import signing
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 
 from tasks_app.access import is_operator
@@ -66,12 +66,14 @@ def digest(*looks: object) -> str:
     return blake2b(repr(looks).encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def poll_url(request: HttpRequest, version: str) -> str:
-    """Where the page of this request asks for news."""
+def poll_url(request: HttpRequest, version: str, **values: str) -> str:
+    """Where the page of this request asks for news; `values` are put into its query, to be given back."""
     query = request.GET.copy()
     query.pop(SEEN, None)
+    for name, value in values.items():
+        query[name] = value
     viewer = Viewer.of(request)
-    told = [version, viewer.pk, viewer.is_staff, place(request), session_of(request)]
+    told = [version, viewer.pk, viewer.is_staff, place(request.path, query), session_of(request)]
     query[SEEN] = signing.dumps(told, salt=SALT, compress=True)
     return f"{request.path}?{urlencode(list(query.lists()), doseq=True)}"
 
@@ -84,7 +86,7 @@ def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) 
         )
     except (signing.BadSignature, ValueError, TypeError):
         return False
-    if (where, session) != (place(request), session_of(request)):
+    if (where, session) != (place(request.path, request.GET), session_of(request)):
         return False
     return bool(version(request, Viewer(pk, is_staff), **kwargs) == seen)
 
@@ -94,10 +96,9 @@ def is_poll(request: HttpRequest) -> bool:
     return request.headers.get("HX-Request") == "true" and SEEN in request.GET
 
 
-def place(request: HttpRequest) -> str:
+def place(path: str, query: QueryDict) -> str:
     """The page, with its filters."""
-    query = sorted((name, values) for name, values in request.GET.lists() if name != SEEN)
-    return digest(request.path, query)
+    return digest(path, sorted((name, values) for name, values in query.lists() if name != SEEN))
 
 
 def session_of(request: HttpRequest) -> str:

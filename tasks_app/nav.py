@@ -34,6 +34,7 @@ BAR = (
     Place("Statistics", "stats", "t", is_wide=True),
 )
 MORE = (
+    Place("Launch", "launch", "n", pages=("launch-task", "run-again")),
     Place("Workflows", "workflows", "o", ("workflow",), for_operators=False),
     Place("Logs", "logs", "l"),
     Place("Audit", "audit", "a"),

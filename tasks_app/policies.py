@@ -40,22 +40,25 @@ class Holds:
         for policy in (queue, task):
             if policy and policy.is_paused(self.now):
                 return f"{subject(policy)} is paused.", told(policy)
-        if queue and queue.max_running:
-            held = sum(count for (name, _), count in self.held.items() if name == queue.name)
-            if held >= queue.max_running:
-                return self._full(queue, held)
-        if task and task.max_running:
-            held = sum(count for (_, path), count in self.held.items() if path == task.key)
-            if held >= task.max_running:
-                return self._full(task, held)
+        if full := self.full(run):
+            whose = "Its queue" if isinstance(full, Queue) else "Its task"
+            return f"{whose} is at its limit.", f"{self._held(full)} of {full.max_running} are at work, over all hosts."
         if task and (opens := opening(task)) and opens > self.now:
             at = wording.clock_seconds(opens) if opens - self.now < timedelta(hours=12) else wording.moment(opens)
             return "Its task is over its rate.", f"{task.rate} may begin, over all hosts; the next one at {at}."
         return None
 
-    def _full(self, policy: Policy, held: int) -> tuple[str, str]:
-        whose = "Its queue" if isinstance(policy, Queue) else "Its task"
-        return f"{whose} is at its limit.", f"{held} of {policy.max_running} are at work, over all hosts."
+    def full(self, run: TaskRun) -> Policy | None:
+        """The queue or the task of the run, if as many of its runs are held as may be."""
+        for policy in (self.queues.get(run.queue_name), self.tasks.get(run.task_path)):
+            if policy and policy.max_running and self._held(policy) >= policy.max_running:
+                return policy
+        return None
+
+    def _held(self, policy: Policy) -> int:
+        if isinstance(policy, Queue):
+            return sum(count for (name, _), count in self.held.items() if name == policy.name)
+        return sum(count for (_, path), count in self.held.items() if path == policy.pk)
 
 
 def opening(task: TaskLimit) -> datetime | None:

@@ -180,8 +180,9 @@ def arguments_line(args: Sequence[Any], kwargs: Mapping[str, Any], length: int =
 
 
 def pretty(value: Any) -> str:
-    """A value as indented JSON."""
+    """A value as indented JSON; what cannot be seen, or would turn the page around, is escaped as JSON has it."""
     try:
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        text = json.dumps(value, ensure_ascii=False, indent=2)
     except RecursionError:
         return "Nested too deep to be shown."
+    return UNSEEN.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)

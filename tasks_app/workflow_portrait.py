@@ -18,12 +18,12 @@ from django.db import connection
 from django.db.models import Case, Count, IntegerField, OuterRef, QuerySet, Subquery, TextField, When
 from django.db.models.functions import Cast, Left
 
-from tasks_app import life, wording
-from tasks_app.board import rows_of
-from tasks_app.health import served_queues
+from tasks_app import circumstances, wording
 from tasks_app.links import runs_url
 from tasks_app.models import Status, TaskRun, Workflow
 from tasks_app.models.run import FINISHED, UNFINISHED
+from tasks_app.policies import Holds
+from tasks_app.why import why
 
 SHOWN = 20
 """So many parts of a chain or a group are shown, the more telling ones of a group."""
@@ -315,10 +315,10 @@ class Portrait:
                 which = f"{self._name(step)} is" if count == 1 and step else f"{wording.count(count)} steps are"
                 return f"{which} {word}.", self.next_told
         for letter in "RT":
-            if run := self.runs.get(self.letters.find(letter)):
-                row = rows_of([run], self.now, served_queues())[0]
-                first, second = life.why(run, self.now, row.ahead, row.is_served, row.held)
-                return f"{self._name(run)} is ready.", f"{first} {second}"
+            run = self.runs.get(self.letters.find(letter))
+            if run and (around := circumstances.look(run.pk)):
+                found = why(run, around, Holds([run], self.now).why(run) if around.has_policies else None)
+                return f"{self._name(run)} is ready.", f"{found.head} {found.text}"
         return "It goes on in a moment.", "What follows from the last step that ended is being looked at."
 
     @property

@@ -105,6 +105,7 @@ class Reporter(threading.Thread):
             self._connection.close()
 
     def _write(self, run: ClaimedRun, progress: dict[str, Any] | None) -> bool:
+        after = run.since_claim - self.began
         try:
             if not self.holding.is_settled:
                 self._settle()
@@ -115,7 +116,8 @@ class Reporter(threading.Thread):
                     "attempt": run.attempt,
                     "me": self.holding.me,
                     "began": self.began,
-                    "progress": json.dumps(progress) if progress else None,
+                    # How long the run had run by then: what is left is told from it, and not from when somebody looks.
+                    "progress": json.dumps({**progress, "after": round(after, 2)}) if progress else None,
                 },
             )
         except UNREACHABLE:

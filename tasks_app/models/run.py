@@ -246,6 +246,16 @@ class TaskRun(models.Model):
         related_name="retries",
         help_text="The run that it does over.",
     )
+    again_of = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="sent_again",
+        help_text="The run whose call somebody took, and perhaps changed, to send this one.",
+    )
 
     run_after = models.DateTimeField(help_text="Not before this moment.")
     expires_at = models.DateTimeField(null=True, help_text="If it has not begun by then, it does not begin any more.")
@@ -329,6 +339,7 @@ class TaskRun(models.Model):
             ),
             models.Index(fields=["workflow", "step"], name="run_workflow", condition=Q(workflow__isnull=False)),
             models.Index(fields=["retry_of"], name="run_retry_of", condition=Q(retry_of__isnull=False)),
+            models.Index(fields=["again_of"], name="run_again_of", condition=Q(again_of__isnull=False)),
             # When the next run falls due. Runs for now are not in it, so the common enqueue does not pay for it.
             models.Index(
                 fields=["run_after", "id"],
@@ -503,6 +514,11 @@ class TaskRun(models.Model):
     @property
     def progress_total(self) -> float | None:
         return (self.progress or {}).get("total")
+
+    @property
+    def progress_after(self) -> float | None:
+        """Seconds after the start at which this progress was told; None where nobody has noted it."""
+        return (self.progress or {}).get("after")
 
     @property
     def progress_message(self) -> str:

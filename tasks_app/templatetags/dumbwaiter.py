@@ -86,9 +86,8 @@ def at_time(at: datetime) -> SafeString:
 
 
 @register.filter
-def pretty_json(value: Any) -> SafeString:
-    """A value as indented JSON with its keys set back; the end of a huge one is left out."""
-    text = wording.pretty(value)[:SHOWN]
+def json_lines(text: str) -> SafeString:
+    """JSON that is written on several lines, with its keys set back."""
     parts: list[SafeString] = []
     end = 0
     for match in KEY.finditer(text):
@@ -99,17 +98,9 @@ def pretty_json(value: Any) -> SafeString:
 
 @register.filter
 def left_out(value: Any) -> str:
-    """What `pretty_json` does not show, as a size; empty when it shows all."""
+    """How much of a value is beyond what is shown, as a size; empty when all is."""
     length = len(wording.pretty(value))
     return wording.size(length - SHOWN) if length > SHOWN else ""
-
-
-@register.filter
-def arguments_of(run: Any) -> Any:
-    """What a run was called with: a mapping where all were named, as they mostly are."""
-    if run.args and run.kwargs:
-        return {"args": run.args, "kwargs": run.kwargs}
-    return run.args or run.kwargs
 
 
 @register.filter

@@ -122,7 +122,7 @@ def button(request: HttpRequest, run: TaskRun) -> dict[str, str]:
     if run.is_finished and run.status != "SUCCESSFUL":
         return act(request, run, "retry", "Retry", "retrying")
     if run.is_finished:
-        return {"link": f"{run.get_absolute_url()}#again", "told": "Run again…", "icon": "retrying"}
+        return {"link": reverse("run-again", args=[run.pk]), "told": "Run again…", "icon": "retrying"}
     if run.state == "scheduled" and run.run_after > run.read_at:  # type: ignore[attr-defined]
         return act(request, run, "now", "Run now", "send")
     if run.cancel_requested_at:

@@ -39,7 +39,7 @@ class Watched:
 
     @property
     def polls(self) -> int:
-        return sum("/runs/changes/" in url or "/live/" in url for url in self.requests)
+        return sum("/runs/changes/" in url or "seen=" in url for url in self.requests)
 
     @property
     def rows(self) -> Any:

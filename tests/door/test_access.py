@@ -100,7 +100,7 @@ def test_a_foreign_or_unknown_run_is_404_on_every_address() -> None:
     foreign = run_of(User.objects.create_user("otto"))
 
     for pk in (foreign.pk, run_of(None).pk, uuid.uuid4()):
-        for path in (f"/runs/{pk}/", f"/runs/{pk}/live/", f"/runs/{pk}/files/320.jpg", f"/tasks/{pk}"):
+        for path in (f"/runs/{pk}/", f"/runs/{pk}/log.txt", f"/runs/{pk}/files/320.jpg", f"/tasks/{pk}"):
             assert client.get(path).status_code == 404, path
 
 

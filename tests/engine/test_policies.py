@@ -330,12 +330,12 @@ def test_pages_tell_who_paused_why_and_what_is_full(ledger: Path) -> None:
         name="default", queues=["default"], host="a", pid=1, workers=1, started_at=Now(), heartbeat_at=Now()
     )
     run = TaskRun.objects.get(pk=limited.notes_three_at_most.enqueue(str(ledger), 0).id)
-    assert Portrait(run).why[0] == "It is in line."
+    assert Portrait(run).why.head == "It is in line."
 
     Queue.pause("default", by=mara, why="No paper")
-    few, said = Portrait(run).why
-    assert few == "The queue default is paused."
-    assert re.fullmatch(r"Since .* by mara: No paper\. It waits to be resumed\.", said)
+    why = Portrait(run).why
+    assert why.head == "The queue default is paused."
+    assert re.fullmatch(r"Since .* by mara: No paper\. It waits to be resumed\.", why.text)
     health = Health.at(database_now())
     assert [pause.subject for pause in health.paused] == ["The queue default"]
     assert (health.waiting.length, waiting_queues()) == (1, ["default"])
@@ -345,14 +345,17 @@ def test_pages_tell_who_paused_why_and_what_is_full(ledger: Path) -> None:
 
     held = [limited.notes_three_at_most.enqueue(str(ledger), number).id for number in range(3)]
     TaskRun.objects.filter(pk__in=held).update(claimed_by="a:1:1:b", attempt=1)
-    assert Portrait(run).why == ("Its task is at its limit.", "3 of 3 are at work, over all hosts.")
+    why = Portrait(run).why
+    assert (why.head, why.text) == ("Its task is at its limit.", "3 of 3 are at work, over all hosts.")
+    assert sorted(str(other.id) for other in why.links) == sorted(held)
     TaskRun.objects.filter(pk__in=held).update(claimed_by=None, attempt=0)
 
     TaskLimit.pace(run.task_path, "10/m", burst=5)
     TaskLimit.objects.update(next_at=Now() + timedelta(seconds=60))
-    few, said = Portrait(run).why
-    assert few == "Its task is over its rate."
-    assert re.fullmatch(r"10 a minute, 5 at once may begin, over all hosts; the next one at \d\d:\d\d:\d\d\.", said)
+    why = Portrait(run).why
+    assert why.head == "Its task is over its rate."
+    said = r"10 a minute, 5 at once may begin, over all hosts; the next one at \d\d:\d\d:\d\d\."
+    assert re.fullmatch(said, why.text)
 
 
 def test_the_admin_acts_through_the_verbs() -> None:

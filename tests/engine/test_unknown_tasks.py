@@ -1,14 +1,16 @@
 """A run whose task this worker's code lacks: in a rolling deployment another worker's code may have it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from django.utils import timezone
 
+from tasks_app.circumstances import look
 from tasks_app.engine.submit import Submission
-from tasks_app.life import why
 from tasks_app.models import Failure, Status, TaskRun
+from tasks_app.why import why
 from tests import outcomes
 from tests.plugins.processes import ClusterFactory
 from tests.waiting import wait_until
@@ -25,7 +27,10 @@ def test_is_looked_for_again_uncharged_and_then_rejected(qcluster: ClusterFactor
     run.refresh_from_db()
     assert run.attempts == []
     assert run.failure_message is not None
-    assert why(run, run.enqueued_at, 0, True)[0] == "No worker that looked has this task."
+    around = look(run.pk)
+    assert around
+    before_it_is_looked_for = replace(around, now=run.enqueued_at)
+    assert why(run, before_it_is_looked_for).head == "No worker that looked has this task."
     assert outcomes.succeeds_async.enqueue(1).status == "READY"  # and it is in nobody's way
 
     wait_until(lambda: TaskRun.objects.filter(status=Status.FAILED), what="the end of the run")

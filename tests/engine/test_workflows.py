@@ -25,8 +25,8 @@ from config.local import BASE_DIR
 from tasks_app.audit import Actor
 from tasks_app.engine.advance import Sweep, advance
 from tasks_app.engine.connect import connect
-from tasks_app.life import why_not_yet
 from tasks_app.models import Status, TaskRun, Workflow, WorkflowNews
+from tasks_app.portrait import Portrait
 from tasks_app.workflows import DEEPEST, MOST_RUNS, PREVIOUS, Flow, chain, group, step
 from tests import flows, outcomes, wishful
 from tests.plugins.processes import ClusterFactory
@@ -607,7 +607,7 @@ def test_a_waiting_run_says_what_it_waits_for(client: Client) -> None:
     ends(workflow, 1)
 
     def why(number: int) -> str:
-        return why_not_yet(workflow.steps[number], timezone.now(), None, True)[1]
+        return Portrait(workflow.steps[number]).why.text
 
     assert why(2) == "It waits for step 1 (adds) of the workflow album."
     assert why(4) == "It waits for 2 of 3 earlier steps of the workflow album."

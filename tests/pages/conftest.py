@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tasks_app.circumstances import Circumstances, look
 from tasks_app.clock import database_now
 from tasks_app.models import Cluster, Status, TaskRun
 
@@ -63,6 +65,18 @@ def cluster(db: None) -> Cluster:
     return Cluster.objects.create(
         name="default", queues=["default"], host="web-1", pid=1, workers=4, started_at=now, heartbeat_at=now
     )
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still around a run, so that its page has no news but what somebody has done."""
+    now = database_now()
+
+    def look_now(run: Any) -> Circumstances | None:
+        around = look(run)
+        return around and replace(around, now=now)
+
+    monkeypatch.setattr("tasks_app.views.run.look", look_now)
 
 
 @pytest.fixture

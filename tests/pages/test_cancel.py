@@ -14,7 +14,7 @@ from tasks_app.clock import database_now
 from tasks_app.models import Status, TaskRun
 from tasks_app.wording import clock_seconds
 from tests.pages.conftest import SITUATIONS, RunFactory
-from tests.pages.test_run_page import page_of
+from tests.pages.test_run_page import HTMX, page_of, poll_of
 
 WAITING = ("ready", "scheduled", "retrying")
 HELD = ("claimed", "running")
@@ -46,7 +46,7 @@ def test_a_waiting_run_is_cancelled_at_once(client: Client, run: RunFactory, sta
     assert (unwanted.status, unwanted.failure_message) == (Status.CANCELLED, "Cancelled by mara.")
     page = page_of(client, unwanted)
     assert "It was ended before it was done.</b> Cancelled by mara." in page
-    assert is_forbidden(page)
+    assert 'id="cancel-run"' not in page
 
 
 @pytest.mark.parametrize("state", HELD)
@@ -77,7 +77,7 @@ def test_the_first_wish_counts(client: Client, operators_client: Client, run: Ru
 
 
 @pytest.mark.parametrize("state", ENDED)
-def test_one_that_has_ended_stays_as_it_is_and_says_when_it_ended(client: Client, run: RunFactory, state: str) -> None:
+def test_one_that_has_ended_stays_as_it_is_and_is_not_offered(client: Client, run: RunFactory, state: str) -> None:
     ended = run(**SITUATIONS[state])
     before = TaskRun.objects.filter(pk=ended.pk).values().get()
 
@@ -86,10 +86,23 @@ def test_one_that_has_ended_stays_as_it_is_and_says_when_it_ended(client: Client
     assert response.redirect_chain == [(f"/runs/{ended.pk}/", 302)]
     assert TaskRun.objects.filter(pk=ended.pk).values().get() == before
     page = page_of(client, ended)
-    assert is_forbidden(page)
-    assert ended.finished_at
-    assert f'id="why-not-cancel">Already ended at {clock_seconds(ended.finished_at)}.</span>' in page
+    assert 'id="cancel-run"' not in page
     assert address_of(ended) not in page
+
+
+def test_a_page_that_is_open_keeps_the_button_and_says_when_it_ended(client: Client, run: RunFactory) -> None:
+    """It may have the focus."""
+    shown = run(**SITUATIONS["running"])
+    address = poll_of(page_of(client, shown))
+    TaskRun.objects.update(status=Status.SUCCESSFUL, finished_at=database_now())
+    shown.refresh_from_db()
+
+    page = " ".join(client.get(address, headers=HTMX).content.decode().split())
+
+    assert is_forbidden(page)
+    assert shown.finished_at
+    assert f'id="why-not-cancel">Already ended at {clock_seconds(shown.finished_at)}.</span>' in page
+    assert "data-poll" not in page
 
 
 def test_a_foreign_or_unknown_run_is_not_there(client: Client, run: RunFactory, tobias: User) -> None:
@@ -131,7 +144,7 @@ def test_no_other_site_can_cancel(mara: User, run: RunFactory) -> None:
     assert shown.status == Status.READY
 
     page = page_of(browser, shown)
-    form = re.search(r'<form id="cancel" method="post" action="([^"]*)" hidden>.*? value="(\w+)"></form>', page)
+    form = re.search(r'<form id="cancel" method="post" action="([^"]*)" [^>]*hidden>.*? value="(\w+)"></form>', page)
     assert form
     assert ' form="cancel"' in button_of(page)
     assert browser.post(form[1], {"csrfmiddlewaretoken": form[2]}).status_code == 302
@@ -139,16 +152,31 @@ def test_no_other_site_can_cancel(mara: User, run: RunFactory) -> None:
     assert shown.status == Status.CANCELLED
 
 
-def test_the_wish_is_news_to_a_page_that_is_open(
-    client: Client, run: RunFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = database_now()
-    monkeypatch.setattr("tasks_app.portrait.database_now", lambda: now)
+def test_the_wish_is_news_to_a_page_that_is_open(client: Client, run: RunFactory, still: None) -> None:
     shown = run(**SITUATIONS["running"])
-    address = re.search(r'hx-get="(/runs/[^"]*)"', page_of(client, shown))
-    assert address
-    assert client.get(address[1]).status_code == 204
+    address = poll_of(page_of(client, shown))
+    assert client.get(address, headers=HTMX).status_code == 204
 
     client.post(address_of(shown))
 
-    assert "Cancelling…" in client.get(address[1]).content.decode()
+    assert "Cancelling…" in client.get(address, headers=HTMX).content.decode()
+
+
+def test_a_page_that_is_open_asks_for_news_and_goes_nowhere(client: Client, run: RunFactory) -> None:
+    """So that the browser's Back leaves the page with one press."""
+    response = client.post(address_of(run()), headers=HTMX)
+
+    assert (response.status_code, response["HX-Trigger"]) == (204, '{"changed": {}}')
+
+
+def test_an_operator_without_the_permission_is_refused(run: RunFactory) -> None:
+    browser = Client()
+    browser.force_login(User.objects.create_user("looks", is_staff=True))
+    wanted = run()
+
+    page = browser.post(address_of(wanted), follow=True).content.decode()
+
+    assert "You may not cancel this run" in page
+    assert "That needs the permission to cancel runs." in page
+    wanted.refresh_from_db()
+    assert wanted.status == Status.READY

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
+import math
 import re
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +17,16 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.test import Client
 
+from tasks_app.circumstances import Circumstances, look
 from tasks_app.clock import database_now
-from tasks_app.life import Life, drawn, why
-from tasks_app.models import Cluster, Status, TaskRun
+from tasks_app.life import Life, drawn, time_left
+from tasks_app.models import AuditEntry, Cluster, Grain, Queue, RunStat, Status, TaskRun
+from tasks_app.models.stat import BUCKETS, SHORTEST
+from tasks_app.usual import usual
+from tasks_app.why import why
 from tests.pages.conftest import SITUATIONS, RunFactory, attempt, begun
 
+HTMX = {"HX-Request": "true"}
 JPEG = {"name": "harbour-320.jpg", "width": 320, "height": 200, "bytes": 4, "content_type": "text/html"}
 
 
@@ -25,6 +34,31 @@ def page_of(client: Client, run: TaskRun) -> str:
     response = client.get(f"/runs/{run.pk}/")
     assert response.status_code == 200
     return " ".join(response.content.decode().split())
+
+
+def poll_of(page: str) -> str:
+    """What the page asks for news."""
+    found = re.search(r'data-poll hx-get="([^"]+)"', page)
+    assert found
+    return html.unescape(found[1])
+
+
+def around(run: TaskRun, **told: Any) -> Circumstances:
+    """How things stand around it, as far as it matters."""
+    found = look(run.pk)
+    assert found
+    told |= {"clusters": 1} if told.pop("is_served", False) else {}
+    return replace(found, **told)
+
+
+def ended_before(path: str, seconds: list[float], status: Status = Status.SUCCESSFUL) -> None:
+    """What the statistics of today have of runs that took so long."""
+    lengths = [0] * BUCKETS
+    for each in seconds:
+        lengths[math.ceil(2 * math.log2(each / SHORTEST))] += 1
+    today = database_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    counted = {"count": len(seconds), "waits": lengths, "lengths": lengths, "waited": 0, "ran": sum(seconds)}
+    RunStat.objects.create(grain=Grain.DAY, at=today, task_path=path, queue_name="default", status=status, **counted)
 
 
 def with_files(run: RunFactory, *files: Any) -> TaskRun:
@@ -150,7 +184,8 @@ def test_a_life_tells_that_a_stopped_worker_does_not_count(run: RunFactory) -> N
     ]
     waits = run(status=Status.READY, attempts=[given_back])
     assert waits.state == "ready"
-    assert why(waits, database_now(), 0, True)[1].startswith("Its worker was stopped in the middle; it starts over")
+    said = "Its worker was stopped in the middle; it starts over"
+    assert why(waits, around(waits, is_served=True)).text.startswith(said)
 
 
 @pytest.mark.parametrize("state", SITUATIONS)
@@ -195,8 +230,8 @@ def test_earlier_attempts_are_folded(client: Client, run: RunFactory) -> None:
     shown = run(**{**SITUATIONS["failed"], "attempts": [attempt(1, 1, 2, message="first"), attempt(2, 3, 12)]})
     page = page_of(client, shown)
 
-    assert '<details class="more" id="attempt-1" hx-preserve>' in page
-    assert 'id="attempt-2"' not in page
+    assert '<details class="more" id="attempt-1-1">' in page
+    assert 'id="attempt-2' not in page
 
 
 def test_hostile_text_stays_text(client: Client, run: RunFactory) -> None:
@@ -222,8 +257,9 @@ def test_hostile_text_stays_text(client: Client, run: RunFactory) -> None:
 def test_a_huge_value_is_cut_and_says_so(client: Client, run: RunFactory) -> None:
     page = page_of(client, run(**{**SITUATIONS["successful"], "return_value": ["x" * 90] * 6000}))
 
-    assert len(page) < 100_000
-    assert re.search(r"The end is left out: another \d+ kB\.", page)
+    assert len(page) < 300_000
+    assert "Shown in part; the rest is left out." in page
+    assert f'<a href="/runs/{TaskRun.objects.get().pk}/result.json" download>Download all</a>' in page
 
 
 @pytest.mark.parametrize("depth", [100, 600])
@@ -243,7 +279,7 @@ def test_a_value_nested_deep_does_no_harm(client: Client, run: RunFactory, depth
 def test_a_foreign_or_unknown_run_is_not_there(client: Client, run: RunFactory, tobias: User) -> None:
     foreign = run(owner=tobias)
     for pk in (foreign.pk, run(owner=None).pk, uuid.uuid4()):
-        for address in (f"/runs/{pk}/", f"/runs/{pk}/live/", f"/runs/{pk}/files/a.jpg"):
+        for address in (f"/runs/{pk}/", f"/runs/{pk}/log.txt", f"/runs/{pk}/result.json", f"/runs/{pk}/files/a.jpg"):
             response = client.get(address)
             assert response.status_code == 404
             assert b"There is nothing here" in response.content
@@ -256,18 +292,24 @@ def test_an_operator_sees_it(operators_client: Client, run: RunFactory) -> None:
 # Its live part
 
 
-@pytest.mark.parametrize("state", SITUATIONS)
+@pytest.mark.parametrize("state", [state for state, fields in SITUATIONS.items() if "finished_at" not in fields])
 def test_the_page_contains_its_live_part_byte_for_byte(
-    client: Client, run: RunFactory, cluster: Cluster, state: str, monkeypatch: pytest.MonkeyPatch
+    client: Client, run: RunFactory, cluster: Cluster, state: str, still: None
 ) -> None:
-    now = database_now()
-    monkeypatch.setattr("tasks_app.portrait.database_now", lambda: now)
     shown = run(**SITUATIONS[state])
 
-    page, live = client.get(f"/runs/{shown.pk}/"), client.get(f"/runs/{shown.pk}/live/")
+    page = client.get(f"/runs/{shown.pk}/")
+    address = poll_of(page.content.decode())
+    TaskRun.objects.update(max_attempts=3)  # written anew: news that changes nothing
+    live = client.get(address, headers=HTMX)
 
+    assert live.status_code == 200
     assert live.content.startswith(b'<article class="stack" id="run-live"')
-    assert live.content in page.content
+    assert unsigned(live) in unsigned(page)
+
+
+def unsigned(answer: Any) -> str:
+    return re.sub(r'(?<=hx-get=")[^"]*', "", answer.content.decode()).strip()
 
 
 @pytest.mark.parametrize("state", SITUATIONS)
@@ -279,19 +321,27 @@ def test_it_refreshes_until_the_run_is_final(client: Client, run: RunFactory, st
     assert ("hx-trigger" in opening[0]) is not shown.is_finished
 
 
-def test_nothing_new_is_an_empty_answer(
-    client: Client, run: RunFactory, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+def test_nothing_new_is_an_empty_answer_for_one_query(
+    client: Client, run: RunFactory, cluster: Cluster, still: None, django_assert_num_queries: Any
 ) -> None:
-    now = database_now()
-    monkeypatch.setattr("tasks_app.portrait.database_now", lambda: now)
     shown = run(**SITUATIONS["running"])
-    address = re.search(r'hx-get="(/runs/[^"]*)"', page_of(client, shown))
-    assert address
+    address = poll_of(page_of(client, shown))
 
-    assert client.get(address[1]).status_code == 204
+    with django_assert_num_queries(1):
+        assert client.get(address, headers=HTMX).status_code == 204
 
     TaskRun.objects.update(progress={"done": 24, "total": 30, "message": ""})
-    assert b"80 %" in client.get(address[1]).content
+    assert b"80 %" in client.get(address, headers=HTMX).content
+
+
+@pytest.mark.parametrize("state", SITUATIONS)
+def test_a_page_takes_few_queries(
+    operators_client: Client, run: RunFactory, cluster: Cluster, state: str, django_assert_max_num_queries: Any
+) -> None:
+    shown = run(**SITUATIONS[state])
+    run(**SITUATIONS["retrying"], retry_of=shown)
+    with django_assert_max_num_queries(10):
+        page_of(operators_client, shown)
 
 
 # Its files
@@ -341,3 +391,329 @@ def test_a_file_that_is_gone_is_a_404(client: Client, run: RunFactory) -> None:
     default_storage.delete(f"runs/{shown.pk}/harbour-320.jpg")
 
     assert client.get(f"/runs/{shown.pk}/files/harbour-320.jpg").status_code == 404
+
+
+# What is usual
+
+PATH = "tasks_app.tasks.practice.create_task"
+
+
+def test_tells_what_is_usual_for_its_task(client: Client, run: RunFactory) -> None:
+    ended_before(PATH, [30.0] * 18)
+    ended_before(PATH, [5.0] * 2, Status.FAILED)
+
+    page = page_of(client, run())
+
+    assert re.search(r"<dt>Runs</dt><dd>2\d\.\d s, seldom over 3\d\.\d s</dd>", page)
+    assert "<dt>Succeeds</dt><dd>18 of 20</dd>" in page
+
+
+def test_too_few_runs_are_not_what_is_usual(client: Client, run: RunFactory) -> None:
+    ended_before(PATH, [30.0] * 4)
+
+    assert 'id="run-usual"' not in page_of(client, run())
+
+
+@pytest.mark.parametrize(("spent", "slow"), [(25, ""), (110, "4 times longer than usual"), (46, "longer than usual")])
+def test_one_that_takes_longer_than_nearly_all_before_it_says_so(
+    client: Client, run: RunFactory, spent: float, slow: str
+) -> None:
+    ended_before(PATH, [30.0] * 40)
+
+    page = page_of(client, run(seconds_ago=spent + 2, **SITUATIONS["running"]))
+
+    assert ("Running " + slow in page) if slow else ("longer than usual" not in page)
+
+
+def test_without_many_before_it_nothing_is_unusual(client: Client, run: RunFactory) -> None:
+    ended_before(PATH, [3.0] * 19)
+
+    assert "longer than usual" not in page_of(client, run(seconds_ago=500, **SITUATIONS["running"]))
+
+
+def test_the_time_left_is_what_is_usual_where_no_progress_is_told(run: RunFactory) -> None:
+    ended_before(PATH, [30.0] * 40)
+    running = run(seconds_ago=12, **{**SITUATIONS["running"], "progress": None})
+    now = running.enqueued_at + timedelta(seconds=12)
+
+    left = time_left(running, now, usual([PATH], now)[PATH])
+
+    assert left
+    assert 12 < left.total_seconds() < 22  # 30 in all, 10 of them spent; told by buckets
+
+
+def test_one_that_outlives_all_before_it_has_no_time_left_to_tell(run: RunFactory) -> None:
+    ended_before(PATH, [30.0] * 40)
+    running = run(seconds_ago=500, **{**SITUATIONS["running"], "progress": None})
+    now = running.enqueued_at + timedelta(seconds=500)
+
+    assert time_left(running, now, usual([PATH], now)[PATH]) is None
+
+
+def test_an_estimate_counts_from_when_the_progress_was_told(run: RunFactory) -> None:
+    """Told after 3 of 30 seconds, and looked at two seconds later, it is 25 seconds and not 45."""
+    progress = {"done": 3, "total": 30, "message": "", "after": 3.0}
+    running = run(seconds_ago=7, **{**SITUATIONS["running"], "progress": progress})
+
+    left = time_left(running, running.enqueued_at + timedelta(seconds=7))
+
+    assert left == timedelta(seconds=25)
+
+
+def test_an_estimate_at_the_beginning_trusts_what_is_usual(run: RunFactory) -> None:
+    """What it does first is slow: going by it alone, 100 of 100 would take 300 seconds."""
+    ended_before(PATH, [30.0] * 40)
+    progress = {"done": 1, "total": 100, "message": "", "after": 3.0}
+    running = run(seconds_ago=5, **{**SITUATIONS["running"], "progress": progress})
+    now = running.enqueued_at + timedelta(seconds=5)
+
+    left = time_left(running, now, usual([PATH], now)[PATH])
+
+    assert left
+    assert 18 < left.total_seconds() < 35
+
+
+# Why it is not running
+
+
+def test_says_that_all_workers_are_busy_and_with_what(client: Client, run: RunFactory, cluster: Cluster) -> None:
+    Cluster.objects.update(busy=4)
+    at_work = run(**{**SITUATIONS["running"], "claimed_by": f"{cluster.pk.hex[:12]}:1:77:web-1"})
+    elsewhere = run(**SITUATIONS["running"])
+
+    page = page_of(client, run())
+
+    assert "It is next in line.</b> All 4 workers are busy." in page
+    assert f'<a id="why-{at_work.short_id}" href="/runs/{at_work.pk}/">create_task {at_work.short_id}</a>' in page
+    assert elsewhere.short_id not in page
+
+
+def test_tells_nobody_of_runs_that_are_not_theirs(
+    client: Client, run: RunFactory, cluster: Cluster, tobias: User
+) -> None:
+    Cluster.objects.update(busy=4)
+    at_work = {**SITUATIONS["running"], "claimed_by": f"{cluster.pk.hex[:12]}:1:77:web-1"}
+    foreign = run(**at_work, owner=tobias)
+    again = run(owner=tobias, retry_of=run(pk=uuid.uuid4()))
+
+    page = page_of(client, run())
+
+    assert "All 4 workers are busy." in page
+    assert foreign.short_id not in page
+    assert again.retry_of
+    assert again.short_id not in page_of(client, again.retry_of)
+
+
+def test_says_that_a_cluster_was_asked_to_be_quiet(client: Client, run: RunFactory, cluster: Cluster) -> None:
+    Cluster.objects.update(desired_state="quiet")
+
+    assert "Nobody takes from the queue default now.</b> Whoever would was asked" in page_of(client, run())
+
+
+def test_says_whose_pause_holds_it_up(
+    operators_client: Client, run: RunFactory, cluster: Cluster, operator: User
+) -> None:
+    Queue.pause("default", by=operator, why="No paper")
+
+    page = page_of(operators_client, run())
+
+    assert "The queue default is paused.</b> Since" in page
+    assert "by operator: No paper. It waits to be resumed." in page
+    assert '<a id="why-place" href="/queues/">Queues</a>' in page
+
+
+# Where it comes from
+
+
+def test_tells_what_it_does_over_and_what_does_it_over(client: Client, run: RunFactory) -> None:
+    first = run(**SITUATIONS["failed"])
+    second = run(**SITUATIONS["failed"], retry_of=first)
+    third = run(retry_of=second)
+
+    page = page_of(client, second)
+
+    assert re.search(rf'<dt>Retry of</dt>.*?href="/runs/{first.pk}/".*?<dt>Retried as</dt>.*?/runs/{third.pk}/', page)
+
+
+def test_tells_of_a_run_that_is_gone(client: Client, run: RunFactory) -> None:
+    gone = uuid.uuid4()
+
+    assert '<dt>Retry of</dt><dd><span class="quiet">a run that is gone</span>' in page_of(
+        client, run(retry_of_id=gone)
+    )
+
+
+def test_tells_who_did_what_to_it_and_why(operators_client: Client, run: RunFactory, operator: User) -> None:
+    shown = run()
+    shown.set_priority(7, "<b>urgent</b>", by=operator)
+    run().set_priority(8, "somebody else's", by=operator)
+
+    page = page_of(operators_client, shown)
+
+    assert "Set priority 7<small>&lt;b&gt;urgent&lt;/b&gt;</small>" in page
+    assert "operator, <time" in page
+    assert "somebody else" not in page
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("value", "drawn"),
+    [
+        ("plain\n\x1b[31mred", '<pre class="code" id="run-result" tabindex="0">plain\n␛[31mred</pre>'),
+        (None, "It answered nothing."),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "<tr><td>2</td><td>b</td></tr>"),
+        (
+            {"rows": list(range(500)), "more": {"deep": [1]}},
+            '<span class="k">rows</span> <span class="quiet">500 items',
+        ),
+        ({"rows": list(range(500))}, '<li class="quiet">400 more not shown</li>'),
+        ({"a": "b\u202ecod.exe"}, "&quot;b\\u202ecod.exe&quot;"),
+    ],
+)
+def test_a_result_is_shown_as_what_it_is(client: Client, run: RunFactory, value: Any, drawn: str) -> None:
+    shown = run(**{**SITUATIONS["successful"], "return_value": value})
+
+    assert drawn in client.get(f"/runs/{shown.pk}/").content.decode()
+
+
+def test_a_whole_value_is_downloaded(client: Client, run: RunFactory) -> None:
+    value = ["x" * 90] * 6000
+    shown = run(**{**SITUATIONS["successful"], "return_value": value, "args": [1, None]})
+
+    result = client.get(f"/runs/{shown.pk}/result.json")
+    arguments = client.get(f"/runs/{shown.pk}/arguments.json")
+
+    assert json.loads(b"".join(result)) == value
+    assert result["Content-Disposition"] == f'attachment; filename="{shown.short_id}-result.json"'
+    assert json.loads(b"".join(arguments)) == {"args": [1, None], "kwargs": {"type": 3}}
+
+
+# Tracebacks
+
+MIXED = (
+    'Traceback (most recent call last):\n  File "/app/shop/tasks.py", line 41, in sell\n    fetch()\n'
+    '  File "/app/.venv/lib/python3.11/site-packages/httpx/_client.py", line 9, in fetch\n    raise Timeout\n'
+    "Timeout: no\n"
+)
+
+
+def test_our_frames_are_shown_apart_and_all_of_them_fold_out(client: Client, run: RunFactory) -> None:
+    page = client.get(f"/runs/{run(**failed(traceback=MIXED)).pk}/").content.decode()
+
+    ours = re.search(r'<pre [^>]*aria-label="Our frames">(.*?)</pre>', page, re.DOTALL)
+    assert ours
+    assert "shop/tasks.py" in ours[1]
+    assert "httpx" not in ours[1]
+    assert "… 1 frame of libraries" in ours[1]
+    assert "<summary>All 2 frames</summary>" in page
+    assert 'data-copy="#trace-1-last"' in page
+
+
+# To be copied
+
+
+def test_is_copied_as_python_and_as_curl(client: Client, run: RunFactory) -> None:
+    page = html.unescape(page_of(client, run(priority=5)))
+
+    assert "from tasks_app.tasks.practice import create_task create_task.using(priority=5).enqueue(type=3)" in page
+    assert "curl -X POST http://testserver/tasks" in page
+    assert "-d '{\"type\": 3}'" in page
+
+
+def test_what_the_door_does_not_take_is_copied_as_python_alone(client: Client, run: RunFactory) -> None:
+    odd = run(task_path="shop.tasks.sell", args=["it's"], kwargs={"class": None, "n": 1})
+    page = html.unescape(page_of(client, odd))
+
+    assert "sell.enqueue(\"it's\", n=1, **{'class': None})" in page
+    assert "No curl: the JSON door does not take this call." in page
+
+
+# What can be done
+
+
+def test_a_failed_run_is_retried_and_the_browser_goes_there(client: Client, run: RunFactory, mara: User) -> None:
+    shown = run(**SITUATIONS["failed"])
+    assert 'id="retry-run" form="retry"' in page_of(client, shown)
+
+    response = client.post(f"/runs/{shown.pk}/retry/")
+
+    again = TaskRun.objects.get(retry_of=shown)
+    assert (response.status_code, response["Location"]) == (302, f"/runs/{again.pk}/")
+    assert again.owner == mara
+    page = page_of(client, shown)
+    assert "A retry of it goes on." in page
+    assert client.post(f"/runs/{shown.pk}/retry/")["Location"] == f"/runs/{again.pk}/"
+    assert TaskRun.objects.count() == 2
+
+
+def test_one_that_waits_is_given_priority_queue_and_time(operators_client: Client, run: RunFactory) -> None:
+    shown = run(**SITUATIONS["scheduled"])
+    assert 'id="run-now"' in page_of(operators_client, shown)
+    address = f"/runs/{shown.pk}/change/"
+
+    operators_client.post(address, {"priority": "9", "queue": "slow"})
+    operators_client.post(address, {"priority": "9", "queue": "slow", "do": "run-now"})
+
+    shown.refresh_from_db()
+    assert (shown.priority, shown.queue_name) == (9, "slow")
+    assert shown.run_after <= database_now()
+    assert set(AuditEntry.objects.values_list("verb", flat=True)) == {"set priority", "move", "run at"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"priority": "101"}, "A priority is a whole number, -100 to 100."),
+        ({"priority": "x"}, "A priority is a whole number, -100 to 100."),
+        ({"queue": "q" * 101}, "A queue&#x27;s name has at most 100 characters."),
+    ],
+)
+def test_a_bad_change_is_a_sentence(operators_client: Client, run: RunFactory, sent: Any, said: str) -> None:
+    shown = run()
+    address = f"/runs/{shown.pk}/change/"
+
+    fragment = operators_client.post(address, sent, headers=HTMX)
+    page = operators_client.post(address, sent, follow=True)
+
+    assert (fragment.status_code, fragment.content.decode()) == (422, said)
+    assert said in page.content.decode()
+
+
+def test_an_owner_changes_no_priority_and_deletes_nothing(client: Client, run: RunFactory) -> None:
+    shown, ended = run(), run(**SITUATIONS["failed"])
+
+    client.post(f"/runs/{shown.pk}/change/", {"priority": "9"})
+    client.post(f"/runs/{ended.pk}/delete/")
+
+    shown.refresh_from_db()
+    assert shown.priority == 0
+    assert TaskRun.objects.filter(pk=ended.pk).exists()
+    assert "That needs the permission to change runs." in page_of(client, shown)
+
+
+def test_an_ended_run_is_deleted_once_that_is_confirmed(operators_client: Client, run: RunFactory) -> None:
+    ended = run(**SITUATIONS["failed"])
+    address = f"/runs/{ended.pk}/delete/"
+
+    assert b"Delete 1 run?" in operators_client.get(address).content
+    assert TaskRun.objects.exists()
+    operators_client.post(address, {"why": "A test."})
+
+    assert not TaskRun.objects.exists()
+    assert AuditEntry.objects.get().reason == "A test."
+
+
+def test_one_that_goes_on_is_not_deleted(operators_client: Client, run: RunFactory) -> None:
+    page = operators_client.post(f"/runs/{run().pk}/delete/", follow=True).content.decode()
+
+    assert "1 has not ended yet." in page
+
+
+def test_very_many_attempts_are_told_in_part(client: Client, run: RunFactory) -> None:
+    tries = [attempt(number, number, number + 0.5, traceback="T" * 20_000) for number in range(1, 401)]
+    page = page_of(client, run(**{**SITUATIONS["failed"], "attempt": 400, "attempts": tries, "max_attempts": 400}))
+
+    assert "378 more attempts, not told here" in page
+    assert len(page) < 1_500_000

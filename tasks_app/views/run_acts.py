@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import escape
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRefresh, trigger_client_event
+from django_tasks.exceptions import InvalidTaskError
+
+from tasks_app.access import get_run
+from tasks_app.audit import Actor
+from tasks_app.models import Status, TaskRun
+from tasks_app.models.run import QUEUE_NAME_LENGTH
+from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY, may_steer
+from tasks_app.views.htmx import HtmxRequest
+
+WRONG_PRIORITY = "A priority is a whole number, -100 to 100."
+FORBIDDEN = "You may not {} this run: that takes an operator with the permission to {} runs."
+
+
+class ChangeForm(forms.Form):
+    """Where and how soon a run that waits is taken; what is left empty stays."""
+
+    priority = forms.IntegerField(
+        required=False, min_value=-100, max_value=100,
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), WRONG_PRIORITY),
+    )  # fmt: skip
+    queue = forms.CharField(
+        required=False, max_length=QUEUE_NAME_LENGTH,
+        error_messages={"max_length": f"A queue's name has at most {QUEUE_NAME_LENGTH} characters."},
+    )  # fmt: skip
+
+
+@require_POST
+def cancel(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
+    """The button Cancel; the run's page tells what came of it, also when it had ended before."""
+    run = get_run(request, pk)
+    if not may_steer(request.user, run, CANCEL):
+        return refused(request, run, "cancel")
+    run.cancel(by=Actor.of(request))
+    return done(request, run)
+
+
+@require_POST
+def retry(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
+    """The button Retry: a new run of the same, to which the browser goes; to the standing retry, if one goes on."""
+    run = get_run(request, pk)
+    if not may_steer(request.user, run, RETRY):
+        return refused(request, run, "retry")
+    again = run.retry(by=Actor.of(request), successful_too=True)
+    if again is None:
+        messages.error(request, "It cannot be sent once more: only what has ended can, and what got all it waited for.")
+    elif run.status == Status.SUCCESSFUL or again.owner_id != run.owner_id:
+        messages.success(request, "It was sent once more; this is the new run.")
+    return redirect(again or run)
+
+
+@require_POST
+def change(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
+    """Another priority or queue, or its time now, for a run that no worker has taken."""
+    run = get_run(request, pk)
+    if not may_steer(request.user, run, CHANGE):
+        return refused(request, run, "change")
+    form = ChangeForm(request.POST)
+    if not form.is_valid():
+        return wrong(request, run, " ".join(str(each[0]) for each in form.errors.values()))
+    try:
+        changed = changes(request, run, form)
+    except InvalidTaskError as error:
+        return wrong(request, run, str(error))
+    run.refresh_from_db(fields=["status", "claimed_by"])
+    if not changed and (run.status != Status.READY or run.claimed_by):
+        return wrong(request, run, "It was too late: a worker has it, or it has ended.")
+    return done(request, run)
+
+
+def changes(request: HtmxRequest, run: TaskRun, form: ChangeForm) -> bool:
+    by, cleaned = Actor.of(request), form.cleaned_data
+    if request.POST.get("do") == "run-now":
+        return run.run_at(by=by)
+    changed = False
+    if cleaned["priority"] is not None and cleaned["priority"] != run.priority:
+        changed |= run.set_priority(cleaned["priority"], by=by)
+    if cleaned["queue"] and cleaned["queue"] != run.queue_name:
+        changed |= run.move_to(cleaned["queue"], by=by)
+    return changed
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
+    """Asked back at first; the button of that page comes here again, and then it is done."""
+    run = get_run(request, pk, TaskRun.objects.defer("args", "kwargs", "return_value", "attempts"))
+    if not may_steer(request.user, run, DELETE):
+        return refused(request, run, "delete")
+    if request.method != "POST":
+        return render(request, "run_delete.html", {"run": run})
+    why = request.POST.get("why", "").replace("\0", "")[:500]
+    tally = TaskRun.objects.filter(pk=run.pk).delete_runs(by=Actor.of(request), why=why)
+    if not tally.changed:
+        messages.error(request, str(tally))
+        return redirect(run)
+    messages.success(request, f"The run {run.short_id} is deleted, with its log and its files.")
+    try:
+        return redirect(reverse("runs"))
+    except NoReverseMatch:
+        return redirect("home")
+
+
+def done(request: HtmxRequest, run: TaskRun) -> HttpResponse:
+    """A page that is there asks for news at once, and has no further entry in the browser's history."""
+    if request.htmx:
+        return trigger_client_event(HttpResponse(status=HTTPStatus.NO_CONTENT), "changed")
+    return redirect(run)
+
+
+def wrong(request: HtmxRequest, run: TaskRun, said: str) -> HttpResponse:
+    if request.htmx:
+        return HttpResponse(escape(said), status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    messages.error(request, said)
+    return redirect(run)
+
+
+def refused(request: HtmxRequest, run: TaskRun, act: str) -> HttpResponse:
+    messages.error(request, FORBIDDEN.format(act, act))
+    return HttpResponseClientRefresh() if request.htmx else redirect(run)
