@@ -30,6 +30,7 @@ BAR = (
     Place("Runs", "runs", "r", ("run", "runs-bulk", "bulk-run"), for_operators=False),
     Place("Failures", "failures", "f", ("failure",)),
     Place("Queues", "queues", "q", is_wide=True),
+    Place("Workers", "workers", "w", is_wide=True),
     Place("Schedules", "schedules", "c", ("schedule", "schedule-new"), is_wide=True),
     Place("Statistics", "stats", "t", is_wide=True),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +11,8 @@ from django.db import connection
 
 from tasks_app import wording
 from tasks_app.health import LIMITED, PLAIN
+from tasks_app.limited import LOOK as TASKS
+from tasks_app.limited import LimitedTask
 from tasks_app.models import Grain, Queue, RunStat
 from tasks_app.policies import told
 
@@ -25,6 +26,9 @@ RATE_MINUTES = 5
 """The rates are those of so many whole minutes."""
 
 SPARK_MINUTES = 60
+
+CAME = 2_000
+"""How many runs that came are looked at for the rates at which they do; where more came, only the last of them."""
 
 # Each count stops at `most`, each is read by an index of its own, and the names are found as `health.WAITING_QUEUES`
 # finds them. One statement, because it is also what tells whether there is news.
@@ -53,15 +57,30 @@ ended AS (
     sum(count) FILTER (WHERE stat.at >= minute.at - interval '{RATE_MINUTES} min' AND stat.at < minute.at) AS runs
   FROM tasks_app_runstat AS stat, minute
   WHERE grain = {Grain.MINUTE.value} AND stat.at >= minute.at - interval '1 hour' GROUP BY queue_name),
+newest AS MATERIALIZED (
+  SELECT queue_name AS name, enqueued_at FROM tasks_app_taskrun
+  WHERE enqueued_at < date_trunc('minute', statement_timestamp())
+    AND enqueued_at >= date_trunc('minute', statement_timestamp()) - interval '{RATE_MINUTES} min'
+  ORDER BY enqueued_at DESC, id DESC LIMIT {CAME}),
+span AS (
+  SELECT CASE WHEN count(*) < {CAME} THEN {RATE_MINUTES * 60}
+    ELSE greatest(extract(epoch FROM max(minute.at) - min(enqueued_at)), 1) END AS seconds
+  FROM newest, minute),
+came AS (
+  SELECT name, round(60 * count(*) / max(span.seconds), 1)::float8 AS each_minute FROM newest, span GROUP BY name),
 names AS (
   SELECT name FROM waiting WHERE name IS NOT NULL
   UNION SELECT name FROM held UNION SELECT name FROM served UNION SELECT name FROM ended
   UNION SELECT name FROM tasks_app_queue ORDER BY name LIMIT {MOST})
+SELECT line.*, statement_timestamp(), ({TASKS})
+FROM (SELECT) AS one LEFT JOIN LATERAL (
 SELECT name, plain.runs + limited.runs AS due, least(plain.oldest, limited.oldest) AS oldest, later.runs AS later,
   coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers, coalesce(ended.runs, 0) AS ended,
-  queue.xmin::text AS policy, statement_timestamp()
+  coalesce(came.each_minute, 0) AS came, queue.xmin::text AS policy,
+  coalesce(queue.paused_at IS NOT NULL AND (queue.paused_until IS NULL OR queue.paused_until > statement_timestamp()),
+    false) AS is_paused
 FROM names LEFT JOIN held USING (name) LEFT JOIN served USING (name) LEFT JOIN ended USING (name)
-LEFT JOIN tasks_app_queue AS queue USING (name),
+LEFT JOIN came USING (name) LEFT JOIN tasks_app_queue AS queue USING (name),
 LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
   SELECT enqueued_at FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = names.name
     AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id LIMIT {COUNTED + 1}) AS run) AS plain,
@@ -72,7 +91,7 @@ LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
 LATERAL (SELECT count(*) AS runs FROM (
   SELECT FROM tasks_app_taskrun WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL
     AND run_after > enqueued_at AND run_after > statement_timestamp() AND queue_name = names.name
-  ORDER BY run_after LIMIT {COUNTED + 1}) AS run) AS later
+  ORDER BY run_after LIMIT {COUNTED + 1}) AS run) AS later) AS line ON true
 ORDER BY name
 """  # noqa: S608  its parts are ours
 
@@ -89,7 +108,10 @@ class Line:
     workers: int
     ended: int
     """In the last whole minutes: `RATE_MINUTES`."""
+    came: float
+    """In a minute, on average over the same."""
     policy_version: str | None
+    is_paused: bool
     now: datetime
     policy: Queue | None = None
     course: list[int] = field(default_factory=list)
@@ -98,7 +120,8 @@ class Line:
     @property
     def looks(self) -> tuple[Any, ...]:
         """All that its row shows, but for times that tick."""
-        return (self.name, self.due, self.oldest, self.later, self.held, self.workers, self.ended, self.policy_version)
+        moves = (self.due, self.oldest, self.later, self.held, self.workers, self.ended, self.came)
+        return (self.name, *moves, self.policy_version, self.is_paused)
 
     @property
     def due_told(self) -> str:
@@ -110,13 +133,13 @@ class Line:
 
     @property
     def rate(self) -> str:
-        """`84 a minute`; below one a minute, with a figure after the point."""
-        each = self.ended / RATE_MINUTES
-        return f"{wording.count(round(each)) if each >= 10 or not each else f'{each:.1f}'} a minute"
+        """`84 a minute`: how many end."""
+        return a_minute(self.ended / RATE_MINUTES)
 
     @property
-    def is_paused(self) -> bool:
-        return self.policy is not None and self.policy.is_paused(self.now)
+    def rate_in(self) -> str:
+        """How many come."""
+        return a_minute(self.came)
 
     @property
     def is_stranded(self) -> bool:
@@ -157,19 +180,56 @@ class Line:
         return f"M{' L'.join(points)}"
 
 
-def look() -> list[Line]:
+def a_minute(each: float) -> str:
+    """`84 a minute`; below ten, with a figure after the point."""
+    return f"{wording.count(round(each)) if each >= 10 or not each else f'{each:.1f}'} a minute"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """All queues at one moment, and the tasks that have limits."""
+
+    now: datetime
+    lines: list[Line]
+    tasks: list[LimitedTask]
+
+    @property
+    def looks(self) -> list[object]:
+        """Another one whenever the page would look different."""
+        return [[line.looks for line in self.lines], [task.looks for task in self.tasks]]
+
+    @property
+    def held(self) -> int:
+        return sum(line.held for line in self.lines)
+
+    @property
+    def drained(self) -> list[Line]:
+        """Those that are paused with all the others."""
+        return [line for line in self.lines if line.is_paused and line.policy and line.policy.is_drained]
+
+    @property
+    def flowing(self) -> list[str]:
+        """Those from which something could begin although all were paused: they came later, or go on again."""
+        return [line.name for line in self.lines if line.workers and not line.is_paused]
+
+    @property
+    def is_safe(self) -> bool:
+        """Nothing is at work and nothing can begin: whatever is to be changed can be changed now."""
+        return not self.held and not self.flowing
+
+
+def look() -> Lines:
     """The queues as they stand, by one query."""
     with connection.cursor() as cursor:
         cursor.execute(LOOK, {"silence": settings.LOST_AFTER_SECONDS})
-        return [Line(*row) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    *_, now, tasks = rows[0]
+    return Lines(now, [Line(*row[:-1]) for row in rows if row[0] is not None], LimitedTask.read(tasks, now))
 
 
-def with_more(lines: Iterable[Line]) -> list[Line]:
-    """The same with their policies and courses, by two more queries."""
-    lines = list(lines)
-    if not lines:
-        return lines
-    now = lines[0].now
+def with_more(found: Lines) -> Lines:
+    """The same with the policies of queues and tasks and with the courses, by three more queries."""
+    lines, now = found.lines, found.now
     policies = Queue.objects.select_related("paused_by").in_bulk([line.name for line in lines])
     begin = now.replace(second=0, microsecond=0) - timedelta(minutes=SPARK_MINUTES)
     courses: dict[str, list[int]] = {}
@@ -178,4 +238,5 @@ def with_more(lines: Iterable[Line]) -> list[Line]:
         place = int((at - begin).total_seconds() // 60)
         if place < SPARK_MINUTES:
             courses.setdefault(name, [0] * SPARK_MINUTES)[place] += count
-    return [replace(line, policy=policies.get(line.name), course=courses.get(line.name, [])) for line in lines]
+    lines = [replace(line, policy=policies.get(line.name), course=courses.get(line.name, [])) for line in lines]
+    return replace(found, lines=lines, tasks=LimitedTask.with_policies(found.tasks))

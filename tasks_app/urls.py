@@ -11,6 +11,7 @@ from tasks_app.views import (
     home,
     launch,
     launch_page,
+    limits,
     logs,
     preferences,
     queues,
@@ -20,6 +21,7 @@ from tasks_app.views import (
     runs_list,
     schedules,
     stats,
+    workers,
     workflows,
 )
 
@@ -65,6 +67,10 @@ urlpatterns = [
     path("workflows/<uuid:pk>/", workflows.workflow, name="workflow"),
     path("workflows/<uuid:pk>/steer/", workflows.steer, name="workflow-steer"),
     path("stats/", stats.index, name="stats"),
+    path("queues/limits/", limits.steer, name="limit-steer"),
+    path("workers/", workers.index, name="workers"),
+    path("workers/steer/", workers.steer, name="worker-steer"),
+    path("workers/smoke-test/", workers.smoke, name="smoke-test"),
     path("logs/", logs.index, name="logs"),
     path("audit/", audit.audit, name="audit"),
     path("theme/", preferences.theme, name="theme"),

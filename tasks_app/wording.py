@@ -125,8 +125,8 @@ def percent(share: float) -> str:
 
 def size(number: float) -> str:
     """`412 kB`, `3.4 MB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if number < 999.5 or unit == "MB":
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5 or unit == "GB":
             break
         number /= 1000
     return f"{number:.0f} {unit}" if unit == "bytes" or number >= 9.95 else f"{number:.1f} {unit}"

@@ -43,6 +43,7 @@ class Holding:
         self.moved: list[str] = []
         """The tasks of runs that the last claim did not take: it put them under the limit that somebody gave them."""
         self.settling = threading.RLock()
+        self.ended_here, self.failed_here = slot.tally
         self.is_log_refused = False
 
     @property
@@ -112,6 +113,8 @@ class Holding:
                     self._tell(connection, run, outcome, taken=run.id in taken)
             if missed:
                 self._tell_unknown(unknown, missed.fetchall())
+            if ended:
+                self.slot.count(self.ended_here, self.failed_here)
             del self.done[: len(done)]
             runs = [ClaimedRun(*row) for row in claimed.fetchall()] if claimed else []
             self.moved = [run.task_path for run in runs if run.claimed_at is None]
@@ -151,6 +154,7 @@ class Holding:
                     outcome.progress, outcome.retry_in = None, None
                     taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
                 self._tell(connection, run, outcome, taken=taken is not None)
+                self.slot.count(self.ended_here, self.failed_here)
                 del self.done[0]
 
     def _columns(self, lines: list[Line]) -> dict[str, object]:
@@ -204,9 +208,11 @@ class Holding:
                     run.id, outcome.status, self.number,
                 )  # fmt: skip
                 return
+        failed = outcome.status == Status.FAILED
         if outcome.retry_in is None:
             self.ended.append((run, outcome))
-        failed = outcome.status == Status.FAILED
+            self.ended_here += 1
+            self.failed_here += failed
         again = "" if outcome.retry_in is None else f", tried again in {outcome.retry_in:.1f} s"
         logger.log(
             logging.WARNING if failed else logging.INFO,

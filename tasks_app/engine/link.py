@@ -37,6 +37,10 @@ FORGET_EVERY = 600.0
 """Seconds between two deletions of statistics that are too old for their grain."""
 
 
+KEPT = 100
+"""Of so many runs that were rescued from a lost cluster its row tells the ids."""
+
+
 @dataclass
 class Beat:
     """What the database answers to a heartbeat."""
@@ -61,6 +65,8 @@ class Beat:
     """Runs have ended and are not in the statistics yet."""
     limited: Sequence[bool] = ()
     """Of each queue, whether it is to be claimed from under limits."""
+    restart_at: datetime | None = None
+    """When somebody wished last that the workers are replaced."""
 
 
 class Link:
@@ -78,6 +84,7 @@ class Link:
         self._seen: dict[uuid.UUID, tuple[Any, float]] = {}
         self._sweep = Sweep()
         self._forget_at = 0.0
+        self._told: str | None = None
 
     @property
     def short_id(self) -> str:
@@ -110,6 +117,7 @@ class Link:
         if self._pause:
             logger.info("cluster %s: the database answers again", self.name)
         self._pause = 0.0
+        self._told = None
         self._seen.clear()  # a heartbeat counts as stale only if it was watched all the time
         self.connection = db
 
@@ -132,11 +140,14 @@ class Link:
         """What NOTIFY said since the last call."""
         return [notification.payload for notification in self.db.notifies(timeout=0)]
 
-    def beat(self, busy: int, workers: int) -> Beat:
+    def beat(self, busy: int, workers: int, report: str | None = None) -> Beat:
+        """Say "alive", and of the cluster's report what is new; it is written only when it is another one."""
         query = {"id": self.cluster_id, "busy": busy, "workers": workers, "queues": list(self.queues)}
         held = statements.holder(self.short_id, whole_cluster=True)
-        row = self.db.execute(statements.HEARTBEAT, {**query, **held}).fetchone()
+        news = report if report != self._told else None
+        row = self.db.execute(statements.HEARTBEAT, {**query, **held, "report": news}).fetchone()
         assert row is not None
+        self._told = report
         known, work_now, due_in, to_cancel = row[:4]
         desired_workers, desired_state = (row[4], row[5]) if known else (None, "run")
         fire_in = row[6] if Conf.SCHEDULER else None
@@ -147,7 +158,7 @@ class Link:
             )
             work_now = work_now or is_open
             due_in = min((seconds for seconds in (due_in, opens_in) if seconds is not None), default=None)
-        more = (fire_in, *row[7:11], limited)
+        more = (fire_in, *row[7:11], limited, row[12])
         return Beat(known, work_now, due_in, to_cancel or (), desired_workers, desired_state, *more)
 
     def is_held(self, claimed_by: str, begun: list[uuid.UUID]) -> bool:
@@ -250,7 +261,10 @@ class Link:
             held = {**statements.holder(cluster.hex[:12], whole_cluster=True), "begun": None}
             died = {"reason": "worker_lost", "message": said}
             rescued = self.db.execute(statements.TAKE_FROM_LOST, {**held, **died}).fetchall()
-            self.db.execute(statements.COUNT_RESCUED, {"id": cluster, "rescued": len(rescued)})
+            kept = [[str(run_id), status] for run_id, status, *_ in rescued[:KEPT]]
+            told = json.dumps({"by": str(self.cluster_id), "runs": kept})
+            query = {"id": cluster, "rescued": len(rescued), "rescue": told}
+            self.db.execute(statements.COUNT_RESCUED, query)
         logger.error("the cluster %s on %s is lost; %d of its runs were taken back", cluster, host, len(rescued))
         return bool(rescued)
 

@@ -38,6 +38,12 @@ class Child:
     slot: Slot
     born: float = field(default_factory=time.monotonic)
     idle: bool = False
+    since: float = field(default_factory=time.monotonic)
+    """Since when it has been idle, or has not."""
+    has_begun: bool = False
+    """It was heard from: it does not start up any more."""
+    tally: tuple[int, int] = (0, 0)
+    """How many runs had ended here, and failed, before it came."""
     leaving: bool = False
     """It was told to stop, or recycles itself."""
     cancelling: tuple[uuid.UUID, float] | None = None
@@ -87,12 +93,19 @@ class Pool:
         self.work_ahead = True
         """There may be work that no idle worker was woken for."""
         self._looked_at = 0.0
+        self._highest = max((number for number, slot in enumerate(slots, 1) if slot.holder), default=0)
+        """The highest number that a worker has had."""
         self._not_before: dict[int, float] = {}
         """Until when a number stays empty, because its last worker hardly lived."""
 
     @property
     def busy(self) -> int:
         return sum(child.slot.at_hand is not None for child in self.children.values())
+
+    @property
+    def slots_used(self) -> list[Slot]:
+        """Those of the workers that there are or were."""
+        return [self.slots.slot(number) for number in range(1, self._highest + 1)]
 
     @property
     def is_at_rest(self) -> bool:
@@ -150,6 +163,8 @@ class Pool:
                 self._fork(number)
 
     def _fork(self, number: int) -> None:
+        slot = self.slots.slot(number)
+        before, self._highest = slot.tally, max(self._highest, number)
         ours, theirs = process.Channel.pair()
         sentinel = os.getpid()
         pid = os.fork()
@@ -162,18 +177,27 @@ class Pool:
                 for child in self.children.values():
                     child.channel.close()  # so that the end of either side is seen by the other
                 self.let_go()
-                me, slot = self.claimed_by(number, os.getpid()), self.slots.slot(number)
+                me = self.claimed_by(number, os.getpid())
                 code = worker.live(self.name, number, self.queues, me, theirs, slot, sentinel)
             except BaseException:
                 logger.exception("worker %d ended by an error of its own", number)
             finally:
                 os._exit(code)  # not sys.exit: what the sentinel registered to happen at exit is not the worker's
         theirs.close()
-        child = Child(number, pid, self.claimed_by(number, pid), ours, self.slots.slot(number))
+        child = Child(number, pid, self.claimed_by(number, pid), ours, slot, tally=before)
         self.children[pid] = child
         self.selector.register(ours, selectors.EVENT_READ, child)
         if self.is_quiet:
             ours.say(worker.QUIET)
+
+    def renew(self) -> None:
+        """Have every worker end after the run at hand; a fresh one takes the place of each as soon as it is gone."""
+        if self.children:
+            logger.info("cluster %s replaces its workers, each after the run at hand", self.name)
+        for child in self.children.values():
+            if not child.leaving:
+                child.leaving = True
+                child.channel.say(worker.STOP)
 
     # Messages
 
@@ -185,8 +209,9 @@ class Pool:
             return
         if worker.MORE in heard:
             self.work_ahead = True
+        child.has_begun = True
         if worker.IDLE in heard:
-            child.idle = True
+            child.idle, child.since = True, time.monotonic()
             child.opens_at = child.slot.opens_at
         if worker.RECYCLE in heard:
             child.leaving = True
@@ -206,6 +231,7 @@ class Pool:
         for child in self.children.values():
             if child.idle and not child.leaving:
                 child.idle, self.work_ahead = False, False
+                child.since = time.monotonic()
                 child.channel.say(worker.WAKE)
                 return
 

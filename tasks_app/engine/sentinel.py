@@ -9,11 +9,13 @@ import socket
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 
 import psycopg
 from django.conf import settings
 
 from tasks_app.engine import process, statements, workflow_statements
+from tasks_app.engine.account import Account
 from tasks_app.engine.limits import LIMITED_HINT
 from tasks_app.engine.link import Link
 from tasks_app.engine.pool import Child, Lost, Pool
@@ -67,6 +69,9 @@ class Sentinel:
         self.selector = selectors.DefaultSelector()
         self.signals = process.SignalPipe(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self.pool = Pool(name, queues, slots, workers, self.selector, self._claimed_by, self._let_go)
+        self.account = Account()
+        self.renewed: datetime | None = None
+        """The wish to replace the workers that was obeyed last."""
         self.lost: list[Lost] = []
         """Workers that died: what they held is taken back as soon as the database answers."""
         self.stopping_since: float | None = None
@@ -242,8 +247,10 @@ class Sentinel:
 
     def _beat(self) -> None:
         asked = time.monotonic()
-        beat = self.link.beat(self.pool.busy, len(self.pool.children))
+        report = self.account.report(self.pool, self.renewed, self.stopping_since is not None)
+        beat = self.link.beat(self.pool.busy, len(self.pool.children), report)
         now = time.monotonic()
+        self.account.set_clock(beat.at, now)
         if beat.is_known:
             self.slots.lease(asked + settings.LOST_AFTER_SECONDS)
         self.next_beat = now + HEARTBEAT_SECONDS
@@ -276,6 +283,10 @@ class Sentinel:
             if beat.desired_workers is not None:
                 self.pool.resize(beat.desired_workers)
             self.pool.quiet(beat.desired_state == DesiredState.QUIET)
+            if beat.restart_at and beat.restart_at != self.renewed:
+                # Workers that a sentinel before this one had are gone: those here are fresh, or not even there yet.
+                self.renewed = beat.restart_at
+                self.pool.renew()
 
     def _fire_schedules(self) -> None:
         """If there were any, ask at once for the next; if others were faster, the next heartbeat is soon enough."""

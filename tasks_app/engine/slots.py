@@ -20,7 +20,9 @@ COUNT = struct.Struct("<I")
 DEADLINE = struct.Struct("<d")
 LEASE = struct.Struct("<d")
 TAKEN = struct.Struct("<II")
-SIZE = HOLDER_BYTES + COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + DEADLINE.size + 16 * BATCH
+TALLY = struct.Struct("<QQ")
+BEFORE_IDS = COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + DEADLINE.size + TALLY.size
+SIZE = HOLDER_BYTES + BEFORE_IDS + 16 * BATCH
 
 
 class Slots:
@@ -64,7 +66,8 @@ class Slot:
         self._taken_at = self._wish_at + 16
         self._revoked_at = self._taken_at + TAKEN.size
         self._opens_at = self._revoked_at + COUNT.size
-        self._ids_at = self._opens_at + DEADLINE.size
+        self._tally_at = self._opens_at + DEADLINE.size
+        self._ids_at = self._tally_at + TALLY.size
         self._begun = 0
         self._batch = 0
 
@@ -138,6 +141,10 @@ class Slot:
         """When it is worth to look again, although nobody enqueues anything: of the monotonic clock, or infinite."""
         DEADLINE.pack_into(self._memory, self._opens_at, at)
 
+    def count(self, ended: int, failed: int) -> None:
+        """How many runs the database has as ended by this worker and those before it here, and as failed."""
+        TALLY.pack_into(self._memory, self._tally_at, ended, failed)
+
     def is_to_be_cancelled(self, run_id: uuid.UUID) -> bool:
         return self._memory[self._wish_at : self._wish_at + 16] == run_id.bytes
 
@@ -150,6 +157,12 @@ class Slot:
     def opens_at(self) -> float:
         """What its worker said with `opens`."""
         return float(DEADLINE.unpack_from(self._memory, self._opens_at)[0])
+
+    @property
+    def tally(self) -> tuple[int, int]:
+        """What was said with `count`: it goes on from one worker to the next."""
+        ended, failed = TALLY.unpack_from(self._memory, self._tally_at)
+        return ended, failed
 
     @property
     def place(self) -> tuple[int, int, int]:

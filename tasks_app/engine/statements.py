@@ -376,11 +376,13 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
 # overdue; a paused one not before it goes on), which runs held here are to be cancelled, are there news of workflows,
 # and when does the next run expire. It also tells which of the queues are to be claimed from under limits; whether
-# something could be claimed there is another question (`limits.OPENINGS`), asked only then.
+# something could be claimed there is another question (`limits.OPENINGS`), asked only then. What the
+# cluster tells of itself travels with it.
 HEARTBEAT = f"""
 WITH beat AS (
-  UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s
-  WHERE id = %(id)s AND lost_at IS NULL RETURNING desired_workers, desired_state)
+  UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s,
+    report = coalesce(%(report)s::jsonb, report)
+  WHERE id = %(id)s AND lost_at IS NULL RETURNING desired_workers, desired_state, restart_at)
 SELECT EXISTS (SELECT FROM beat),
   EXISTS (SELECT FROM unnest(%(queues)s::text[]) AS queue(name), LATERAL (
     SELECT FROM tasks_app_taskrun WHERE queue_name = queue.name AND status = 'READY' AND claimed_by IS NULL
@@ -418,7 +420,8 @@ SELECT EXISTS (SELECT FROM beat),
     FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS queue(name, place) LEFT JOIN LATERAL (
       SELECT true AS is_there FROM tasks_app_taskrun WHERE queue_name = queue.name AND limit_key IS NOT NULL
         AND status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL
-      ORDER BY limit_key LIMIT 1) AS limited ON true)
+      ORDER BY limit_key LIMIT 1) AS limited ON true),
+  (SELECT restart_at FROM beat)
 """  # noqa: S608  its parts are ours
 
 OTHER_CLUSTERS = """
@@ -431,6 +434,6 @@ WHERE id = %(id)s AND heartbeat_at = %(heartbeat_at)s::timestamptz AND stopped_a
 RETURNING id
 """
 
-COUNT_RESCUED = "UPDATE tasks_app_cluster SET rescued = %(rescued)s WHERE id = %(id)s"
+COUNT_RESCUED = "UPDATE tasks_app_cluster SET rescued = %(rescued)s, rescue = %(rescue)s::jsonb WHERE id = %(id)s"
 
 SIGN_OFF = "UPDATE tasks_app_cluster SET stopped_at = clock_timestamp(), busy = 0 WHERE id = %(id)s AND lost_at IS NULL"

@@ -1,11 +1,41 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
+
+from tasks_app import wording
+
+
+def moment(text: object) -> str:
+    """A moment that was written as ISO 8601 has it."""
+    try:
+        return wording.moment(datetime.fromisoformat(str(text)))
+    except ValueError:
+        return str(text)
+
+
+GIVEN: dict[str, Callable[[Any], str]] = {
+    "max_running": lambda most: f"at most {most} at work" if most else "any number at work",
+    "rate": lambda rate: str(rate) if rate else "any rate",
+    "burst": lambda burst: f"{burst} at once" if burst != 1 else "",
+    "until": lambda until: f"until {moment(until)}",
+    "queues": lambda names: ", ".join(map(str, names)) if isinstance(names, list) else "",
+    "desired_workers": lambda number: "1 worker" if number == 1 else f"{number} workers",
+    "desired_state": lambda state: {"run": "take runs again", "quiet": "take nothing new"}.get(str(state), str(state)),
+    "restart": lambda _: "restart the workers",
+    "forgotten": lambda _: "forget that it was lost",
+    "priority": lambda priority: f"to {priority}",
+    "queue": lambda queue: f"to {queue}",
+    "run_after": lambda at: "" if at == "now" else moment(at),
+}
+"""How what an act was given is said, by its name in `details`."""
 
 
 class AuditEntry(models.Model):
@@ -39,3 +69,9 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.subject or self.count}"
+
+    @property
+    def given(self) -> str:
+        """What it was set to, in a few words: `at most 3 at work`, `4 workers`; empty where nothing was."""
+        details = self.details if isinstance(self.details, dict) else {}
+        return ", ".join(told for name, say in GIVEN.items() if name in details and (told := say(details[name])))[:200]

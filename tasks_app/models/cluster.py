@@ -71,11 +71,23 @@ class Cluster(models.Model):
         null=True, blank=True, help_text="How many it should keep; empty: as set."
     )
     desired_state = models.CharField(max_length=5, choices=DesiredState, default=DesiredState.RUN)
+    restart_at = models.DateTimeField(
+        null=True, blank=True, help_text="When somebody wished last that its workers are replaced by fresh ones."
+    )
+    report = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="What it tells of itself and its workers, see `engine/account.py`; empty of an older release.",
+    )
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField(help_text="When it was last heard from.")
     stopped_at = models.DateTimeField(null=True, blank=True, help_text="When it stopped as asked.")
     lost_at = models.DateTimeField(null=True, blank=True, help_text="When another cluster found it silent.")
     rescued = models.IntegerField(default=0, help_text="How many runs were taken back from it when it was lost.")
+    rescue = models.JSONField(null=True, blank=True, help_text="By which cluster, and the first of those runs.")
+    forgotten_at = models.DateTimeField(
+        null=True, blank=True, help_text="When somebody had seen that it was lost, and wished to see it no more."
+    )
 
     objects = ClusterQuerySet.as_manager()
 
@@ -95,11 +107,18 @@ class Cluster(models.Model):
         return claim_id(self.id)
 
     def steer(
-        self, *, workers: int | None = None, state: DesiredState | None = None, by: By = None, why: str = ""
+        self,
+        *,
+        workers: int | None = None,
+        state: DesiredState | None = None,
+        restart: bool = False,
+        by: By = None,
+        why: str = "",
     ) -> bool:
         """Have the cluster keep so many workers, or run, be quiet or stop; answers whether it is still there.
 
-        Raises `ValueError` for a number of workers that no cluster can have.
+        `restart` has it replace its workers, each after the run at hand; its own process stays. Raises `ValueError`
+        for a number of workers that no cluster can have.
         """
         wishes: dict[str, object] = {}
         if workers is not None:
@@ -110,10 +129,22 @@ class Cluster(models.Model):
             raise ValueError(f"A cluster is to be one of {', '.join(DesiredState.values)}, not {state!r}.")
         if state is not None:
             wishes["desired_state"] = state
+        told = {**wishes, "restart": True} if restart else wishes
+        if restart:
+            wishes = {**wishes, "restart_at": Now()}
         with transaction.atomic():
             moved = type(self).objects.started().filter(pk=self.pk).update(**wishes)
             if moved:
-                audit.record("steer", subject=f"cluster {self}", by=by, why=why, details=wishes)
+                audit.record("steer", subject=f"cluster {self}", by=by, why=why, details=told)
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_notify('dumbwaiter', 'steer')")
+        return bool(moved)
+
+    def forget(self, *, by: By = None) -> bool:
+        """Show it no more among those that are lost; answers whether it was there to be forgotten."""
+        with transaction.atomic():
+            lost = type(self).objects.filter(pk=self.pk, lost_at__isnull=False, forgotten_at=None)
+            moved = lost.update(forgotten_at=Now())
+            if moved:
+                audit.record("steer", subject=f"cluster {self}", by=by, details={"forgotten": True})
         return bool(moved)

@@ -53,7 +53,7 @@ def chosen(request: HttpRequest) -> str:
 
 def entries(request: HttpRequest) -> QuerySet[AuditEntry]:
     """Those of the chosen verb that are about the run, or by the person, that was searched for."""
-    found = AuditEntry.objects.defer("details")
+    found = AuditEntry.objects.all()
     term = request.GET.get("q", "").replace("\x00", "").strip()[:LONGEST_SEARCH]
     if verb := chosen(request):
         found = found.filter(verb=verb)

@@ -47,8 +47,8 @@ def test_scheduled_runs_are_not_read_by_a_claim_or_a_heartbeat(mode: str) -> Non
     with connect("test of plans") as connection:
         claim = plan(connection, mode, statements.CLAIM, {"queue": "default", "me": "0:1:1:host", "limit": 100})
         held = statements.holder("0", whole_cluster=True)
-        beat = {"id": uuid.uuid4(), "busy": 0, "workers": 2, "queues": ["default"], **held}
-        heartbeat = plan(connection, mode, statements.HEARTBEAT, beat)
+        beat: dict[str, Any] = {"id": uuid.uuid4(), "busy": 0, "workers": 2, "report": None}
+        heartbeat = plan(connection, mode, statements.HEARTBEAT, {**beat, "queues": ["default"], **held})
 
     for explained in (claim, heartbeat):
         assert "Seq Scan" not in json.dumps(explained)

@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tasks_app import audit
 from tasks_app.clock import database_now
-from tasks_app.models import AuditEntry, TaskRun
+from tasks_app.models import AuditEntry, Queue, TaskLimit, TaskRun
 from tasks_app.paging import USUAL_SIZE
 
 pytestmark = pytest.mark.django_db
@@ -237,3 +237,23 @@ def test_the_pace_of_refreshing_is_remembered(operators_client: Client) -> None:
 
     operators_client.cookies["refresh"] = "1; nonsense"
     assert 'data-every="2"' in page(operators_client)
+
+
+def test_a_limit_tells_what_it_was_set_to(operators_client: Client, mara: User) -> None:
+    Queue.limit("default", 3, by=mara)
+    Queue.limit("default", None, by=mara)
+    TaskLimit.pace("shop.tasks.greet", "10/m", 5, by=mara)
+    text = page(operators_client)
+
+    for said in ("at most 3 at work", "any number at work", "10/m, 5 at once"):
+        assert said in text
+
+
+def test_whatever_an_act_was_given_is_told_or_left_out(operators_client: Client) -> None:
+    odd: list[Any] = [[1], {"rate": "<b>x</b>\u202e"}, {"until": "never"}, {"queues": 7}, {"desired_state": {}}]
+    for details in odd:
+        AuditEntry.objects.create(at=database_now(), verb="pause", subject="q", details=details)
+    text = page(operators_client)
+
+    assert "<b>x" not in text
+    assert "\u202e" not in text

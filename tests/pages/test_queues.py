@@ -15,8 +15,9 @@ from pytest_django import DjangoAssertNumQueries
 from tasks_app import queues
 from tasks_app.clock import database_now
 from tasks_app.engine.counting import Sum
-from tasks_app.models import AuditEntry, Cluster, Grain, Queue, RunStat, TaskRun
+from tasks_app.models import AuditEntry, Cluster, Grain, Queue, RunStat, TaskLimit, TaskRun
 from tests.pages.conftest import SITUATIONS, RunFactory
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -29,7 +30,7 @@ def page(client: Client) -> str:
 
 
 def line(name: str) -> queues.Line:
-    return next(each for each in queues.with_more(queues.look()) if each.name == name)
+    return next(each for each in queues.with_more(queues.look()).lines if each.name == name)
 
 
 def steer(client: Client, do: str, queue: str = "default", **given: str) -> str:
@@ -106,11 +107,14 @@ def test_a_limit_is_set_and_taken_away(operators_client: Client, cluster: Cluste
 @pytest.mark.parametrize(
     ("do", "given", "said"),
     [
-        ("pause", {"minutes": "7"}, "A pause lasts until it is resumed, or 15 minutes, an hour or a day."),
+        ("pause", {"minutes": "7"}, "A pause lasts until it is resumed, or 15 minutes, an hour or a day, or until"),
+        ("pause", {"until": "tomorrow"}, "or until a date and time."),
+        ("pause", {"until": "2001-01-01T00:00"}, "The end of a pause lies ahead of now."),
+        ("drain", {"until": "2001-01-01T00:00"}, "The end of a pause lies ahead of now."),
         ("limit", {"most": "0"}, "A limit is a whole number from 1 to 10 000, or nothing for none."),
         ("limit", {"most": "many"}, "A limit is a whole number from 1 to 10 000, or nothing for none."),
         ("limit", {"most": "99999999999999"}, "A limit is a whole number"),
-        ("explode", {}, "A queue can be paused, resumed and limited."),
+        ("explode", {}, "A queue can be paused, resumed, limited and drained."),
         ("pause", {"queue": ""}, "The name of a queue has 1 to 100 characters."),
         ("pause", {"queue": "x" * 101}, "The name of a queue has 1 to 100 characters."),
         ("resume", {"queue": "\0"}, "The name of a queue has 1 to 100 characters."),
@@ -186,3 +190,167 @@ def test_a_million_rows_are_not_read(operators_client: Client, cluster: Cluster)
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "Seq Scan on tasks_app_taskrun" not in plan
     assert TaskRun.objects.count() == 30_000
+
+
+def test_the_rate_in_is_that_of_the_last_whole_minutes(run: RunFactory, cluster: Cluster) -> None:
+    minute = database_now().replace(second=0, microsecond=0)
+    for back, count in ((-1, 3), (1, 2), (299, 3), (301, 4)):
+        for _ in range(count):
+            found = run(5, queue_name="default")
+            TaskRun.objects.filter(pk=found.pk).update(enqueued_at=minute - timedelta(seconds=back))
+
+    assert line("default").rate_in == "1.0 a minute"
+
+
+def test_the_rate_in_of_many_is_that_of_the_last_of_them(cluster: Cluster) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, run_after,"
+            " enqueued_at, finished_at, attempt, max_attempts, attempts) SELECT gen_random_uuid(), 'a.b', '[]', '{}',"
+            " 'default', 0, 'SUCCESSFUL', now(), date_trunc('minute', now()) - n * interval '10 ms', now(), 1, 1, '[]'"
+            " FROM generate_series(1, 3000) AS n"
+        )
+
+    assert line("default").rate_in == "6\u00a0000 a minute"
+
+
+def test_a_pause_lasts_until_a_moment(operators_client: Client, cluster: Cluster) -> None:
+    until = (database_now() + timedelta(hours=3)).strftime("%Y-%m-%dT%H:%M")
+    steer(operators_client, "pause", until=until, minutes="")
+
+    paused = Queue.objects.get()
+    assert paused.paused_until
+    assert paused.paused_until.strftime("%Y-%m-%dT%H:%M") == until
+
+
+def test_the_end_of_a_pause_is_news(operators_client: Client, cluster: Cluster) -> None:
+    Queue.pause("default", until=database_now() + timedelta(seconds=0.7))
+    before = queues.look()
+    assert before.lines[0].is_paused
+
+    wait_until(lambda: not queues.look().lines[0].is_paused, what="the end of the pause")
+    assert queues.look().looks != before.looks
+
+
+# All at once
+
+
+def test_all_are_paused_together_and_go_on_together(
+    operators_client: Client, cluster: Cluster, run: RunFactory
+) -> None:
+    run(5, queue_name="mail")
+    Queue.pause("reports", why="The printer is out of paper.")
+    held = run(5, **SITUATIONS["running"])
+
+    said = steer(operators_client, "drain", why="Upgrade")
+    assert "2 queues are paused: what is at hand ends." in said
+    assert "1 run still ends: not safe to deploy yet." in said
+    assert "Upgrade" in said
+    assert not queues.with_more(queues.look()).is_safe
+
+    TaskRun.objects.filter(pk=held.pk).update(status="SUCCESSFUL")
+    assert "Nothing is at work: safe to deploy." in page(operators_client)
+    assert "All queues were paused already." in steer(operators_client, "drain")
+
+    assert "2 queues go on." in steer(operators_client, "undrain")
+    assert [name for name, *_ in Queue.objects.filter(paused_at__isnull=False).values_list("name")] == ["reports"]
+    assert "safe to deploy" not in page(operators_client)
+    assert [entry.given for entry in AuditEntry.objects.filter(subject="all queues").order_by("id")] == [
+        "default, mail", "default, mail",
+    ]  # fmt: skip
+
+
+def test_a_queue_that_goes_on_is_not_safe(operators_client: Client, cluster: Cluster) -> None:
+    Cluster.objects.update(queues=["default", "mail"])
+    steer(operators_client, "drain")
+    steer(operators_client, "resume", "mail")
+
+    text = page(operators_client)
+    assert "Not safe to deploy: work goes on." in text
+    assert "Not paused: mail." in text
+
+
+def test_draining_needs_the_permission(tobias: User, cluster: Cluster) -> None:
+    tobias.is_staff = True
+    tobias.save()
+    client = Client()
+    client.force_login(tobias)
+
+    assert "You may not steer queues" in steer(client, "drain")
+    assert not Queue.objects.exists()
+
+
+# Tasks
+
+
+TASK = "tasks_app.tasks.practice.create_task"
+
+
+def limit(client: Client, do: str, task: str = TASK, **given: str) -> str:
+    response = client.post("/queues/limits/", {"do": do, "task": task, **given}, follow=True)
+    assert response.redirect_chain == [("/queues/", 302)]
+    return html.unescape(response.content.decode())
+
+
+def test_a_task_with_limits_tells_how_much_is_taken(
+    operators_client: Client, cluster: Cluster, run: RunFactory
+) -> None:
+    TaskLimit.limit(TASK, 2)
+    TaskLimit.pace(TASK, "10/m", 5)
+    run(5, **SITUATIONS["running"])
+    text = page(operators_client)
+
+    assert "create_task" in text
+    assert "10 a minute, 5 at once" in text
+    (found,) = queues.with_more(queues.look()).tasks
+    assert (found.held, found.limit, found.rate_given, found.state) == (1, 2, "10/m", "open")
+    run(5, **SITUATIONS["claimed"])
+    assert queues.with_more(queues.look()).tasks[0].state == "full"
+    TaskLimit.objects.update(max_running=None, next_at=database_now() + timedelta(minutes=1))
+    assert queues.with_more(queues.look()).tasks[0].state == "closed"
+
+
+def test_a_task_is_paused_limited_and_goes_on(operators_client: Client, cluster: Cluster) -> None:
+    assert "The task create_task is paused" in limit(operators_client, "pause", why="It greets the wrong people.")
+    assert "It greets the wrong people" in page(operators_client)
+    assert "The task create_task goes on." in limit(operators_client, "resume")
+    assert "The limits of the task create_task are set." in limit(operators_client, "limit", most="3", rate="10/m")
+    task = TaskLimit.objects.get()
+    assert (task.max_running, task.rate_count, task.burst) == (3, 10, 1)
+    TaskLimit.objects.update(next_at=database_now())
+    limit(operators_client, "limit", most="4", rate="10/m", burst="1")
+    task.refresh_from_db()
+    assert (task.max_running, task.next_at is not None) == (4, True)  # the rate stays as used up as it was
+    given = [entry.given for entry in AuditEntry.objects.filter(verb__in=("limit", "pace")).order_by("id")]
+    assert given == ["at most 3 at work", "10/m", "at most 4 at work"]
+
+
+@pytest.mark.parametrize(
+    ("do", "given", "said"),
+    [
+        ("pause", {"task": "os.system"}, "There is no such task."),
+        ("pause", {"task": "\0"}, "There is no such task."),
+        ("pause", {"task": "x" * 100_000}, "There is no such task."),
+        ("limit", {"rate": "often"}, "rate must be a number of runs"),
+        ("limit", {"rate": "10/m", "burst": "-1"}, "a whole number, from 1 on"),
+        ("limit", {"most": "0"}, "A limit is a whole number from 1 to 10 000"),
+        ("explode", {}, "A task can be paused, resumed and limited."),
+    ],
+)
+def test_bad_limits_of_a_task_get_a_sentence(
+    operators_client: Client, do: str, given: dict[str, str], said: str
+) -> None:
+    assert said in limit(operators_client, do, **given)
+    assert not TaskLimit.objects.exists()
+
+
+def test_limits_of_a_task_need_the_permission(tobias: User) -> None:
+    tobias.is_staff = True
+    tobias.save()
+    client = Client()
+    client.force_login(tobias)
+
+    assert "You may not steer tasks" in limit(client, "pause")
+    tobias.user_permissions.add(Permission.objects.get(codename="change_tasklimit"))
+    assert "is paused" in limit(client, "pause")
+    assert client.post("/queues/limits/").status_code == 302

@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import Error
 
 from tasks_app.checks import OURS
+from tasks_app.models.run import QUEUE_NAME_LENGTH
 
 
 class Command(BaseCommand):
@@ -24,8 +25,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from tasks_app.engine.cluster import STOP_SIGNALS, Cluster
 
+        queues = queues_of(options["queues"], options["name"])
         self.check_database()
-        queues = [queue.strip() for queue in (options["queues"] or "").split(",") if queue.strip()]
         cluster = Cluster(options["name"], queues, once=options["run_once"])
         cluster.start()
         code = cluster.wait()
@@ -46,3 +47,25 @@ class Command(BaseCommand):
             raise CommandError(f"The database cannot be reached: {str(error).strip().splitlines()[0]}") from None
         finally:
             connections.close_all()
+
+
+def queues_of(given: str | None, name: str | None) -> list[str]:
+    """The queues that were named, none for the cluster's own; raises `CommandError` for a list that says something odd.
+
+    A slip would else be a cluster that takes from no queue that anybody sends to, and says nothing.
+    """
+    if name is not None and not 1 <= len(name.strip()) <= QUEUE_NAME_LENGTH:
+        raise CommandError(f"The name of a cluster has 1 to {QUEUE_NAME_LENGTH} characters.")
+    if given is None:
+        return []
+    queues = [queue.strip() for queue in given.split(",")]
+    if not all(queues):
+        raise CommandError("One of the queues has no name: write them with one comma between two, default,images.")
+    for queue in queues:
+        if len(queue) > QUEUE_NAME_LENGTH:
+            raise CommandError(f"The name of a queue has 1 to {QUEUE_NAME_LENGTH} characters, not {len(queue)}.")
+        if not queue.isprintable():
+            raise CommandError(f"{queue!r} is no name of a queue: it has characters that cannot be seen.")
+        if queues.count(queue) > 1:
+            raise CommandError(f"The queue {queue} is named twice.")
+    return queues
