@@ -376,8 +376,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), pid = excluded.
 # next run and the next schedule fall due (in seconds, looked for up to two seconds ahead; 0 for a schedule that is
 # overdue; a paused one not before it goes on), which runs held here are to be cancelled, are there news of workflows,
 # and when does the next run expire. It also tells which of the queues are to be claimed from under limits; whether
-# something could be claimed there is another question (`limits.OPENINGS`), asked only then. What the
-# cluster tells of itself travels with it.
+# something could be claimed there is another question (`limits.OPENINGS`), asked only then. What the cluster tells of
+# itself travels with it.
 HEARTBEAT = f"""
 WITH beat AS (
   UPDATE tasks_app_cluster SET heartbeat_at = clock_timestamp(), busy = %(busy)s, workers = %(workers)s,
