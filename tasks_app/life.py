@@ -52,11 +52,15 @@ class Bar:
         return round(self.x + self.width - 5, 1)
 
 
+FIRST_PART = 0.2
+"""Of a run's progress: how much of it is too little to go by alone."""
+
+
 def time_left(run: TaskRun, now: datetime, usual: Usual | None = None) -> timedelta | None:
     """How long the run will still take; None while that cannot be known.
 
-    Going by its own pace, and by what is usual for its task: the further it is, the more its own pace counts, because
-    what a run does first is seldom like the rest.
+    Going by its own pace, and by what is usual for its task: what a run does first is seldom like the rest, so in the
+    first fifth its own pace counts the more the further it is, and from then on alone.
     """
     spent = run.run_time(now)
     if run.status != Status.RUNNING or spent is None:
@@ -67,8 +71,8 @@ def time_left(run: TaskRun, now: datetime, usual: Usual | None = None) -> timede
         return None if rest is None else timedelta(seconds=rest)
     if rest is None:
         return paced
-    share = run.progress_done / (run.progress_total or 1)
-    return paced * share + timedelta(seconds=rest) * (1 - share)
+    own = min(run.progress_done / (run.progress_total or 1) / FIRST_PART, 1.0)
+    return paced * own + timedelta(seconds=rest) * (1 - own)
 
 
 def left_at_its_pace(run: TaskRun, spent: timedelta) -> timedelta | None:
