@@ -15,10 +15,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 LOCAL := DEBUG=1 SECRET_KEY=only-for-checks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint fmt clean install venv
+.PHONY: help run test soak bench bench-pages screenshots lint fmt clean install venv
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.run-installed ## database, web and worker in this terminal (PORT=8000 WORKERS=cores)
 	@exec $(BIN)/python -m config.dev
@@ -32,6 +32,12 @@ soak: $(VENV)/.test-installed ## random faults under load, and the proof that no
 bench: $(VENV)/.run-installed bench/.venv/.installed ## speed beside the alternatives (ONLY=dumbwaiter,celery ROUNDS= TASKS= ROWS=)
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(TASKS),--tasks $(TASKS)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+bench-pages: $(VENV)/.test-installed ## the pages with a million runs, and 200 readers (ARGS="--rows 10000 --write")
+	@$(BIN)/python -m bench.pages $(ARGS)
+
+screenshots: $(VENV)/.test-installed ## every page in both themes and on a phone, into docs/screenshots
+	@exec $(BIN)/python -m pytest tests/centre/test_screenshots.py --screenshots $(ARGS)
 
 install: $(VENV)/.test-installed ## .venv with everything for development, and nothing else
 

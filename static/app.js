@@ -48,6 +48,7 @@
       const text = kind === "ago" ? ago(seconds) : elapsed(seconds);
       if (time.textContent !== text) time.textContent = text;
     }
+    for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--paused", !every || isPaused());
     tellRetry();
   }
 
@@ -84,6 +85,7 @@
       const twin = child.id ? named.get(child.id) : sameKind(place, child);
       if (twin && twin !== place) place = withoutGone(place, twin, staying);
       if (!twin) {
+        if (child.nodeName === "TR" && old.firstElementChild) child.classList.add("is-new");
         old.insertBefore(child, place);
         continue;
       }
@@ -144,6 +146,9 @@
     for (const poller of $$("[data-poll]")) htmx.trigger(poller, "poll");
   }
 
+  // How many forms were answered: what a poll was told before that is old when it comes after it.
+  let acts = 0;
+
   // Of the element that asked, which may have been replaced by the answer.
   const asker = (event) => event.detail.requestConfig?.elt ?? event.detail.elt;
   const isPoll = (element) => element.hasAttribute("data-poll");
@@ -155,7 +160,7 @@
 
   function stale(is) {
     const banner = $("#stale");
-    for (const table of $$("#runs table, #runs-found table, #run-live .split")) table.classList.toggle("is-stale", is);
+    for (const part of $$("[data-poll], .is-stale")) part.classList.toggle("is-stale", is);
     for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--broken", is);
     if (banner) banner.hidden = !is;
   }
@@ -185,10 +190,13 @@
   }
 
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (isPoll(asker(event)) && (isPaused() || Date.now() < nextTry)) event.preventDefault();
+    if (!isPoll(asker(event))) return;
+    if (isPaused() || Date.now() < nextTry) event.preventDefault();
+    event.detail.requestConfig.acts = acts;
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
+    if (!isPoll(asker(event))) acts += 1;
     if (event.detail.successful) answered();
   });
 
@@ -208,7 +216,9 @@
 
   // A button that is replaced between press and release is not clicked: the answer to the next poll will do.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (isPoll(asker(event)) && $(":is(a, button, summary):active", event.detail.target)) event.detail.shouldSwap = false;
+    if (!isPoll(asker(event))) return;
+    const isOld = event.detail.requestConfig.acts !== acts;
+    if (isOld || $(":is(a, button, summary):active", event.detail.target)) event.detail.shouldSwap = false;
   });
 
   // A log that is read at its end stays there; of a very long one the oldest lines go, they can be had again.
@@ -236,21 +246,6 @@
   document.addEventListener("changed", () => {
     closeMenus();
     pollNow();
-  });
-
-  document.addEventListener("htmx:oobBeforeSwap", (event) => {
-    const { target, fragment } = event.detail;
-    // A run that was sent here and found by a poll at the same time is still one row.
-    for (const row of $$("tr[id]", fragment)) {
-      const twin = document.getElementById(row.id);
-      if (twin && twin !== target) twin.remove();
-    }
-    // The poller stays in place while there is something to ask for: replaced, it could not take the answer that is on
-    // its way to it. It ends when an answer says so, unless a run was sent since that answer was written.
-    if (target.id !== "runs-poll" || !isPoll(target)) return;
-    const goesOn = $("[data-poll]", fragment) || $("#runs-rows [data-unfinished]");
-    if (goesOn) event.detail.shouldSwap = false;
-    target.dataset.now = $("[data-now]", fragment).dataset.now;
   });
 
   // Controls

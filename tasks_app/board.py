@@ -1,29 +1,24 @@
-"""WATCH: the table of recent runs, and what of it is news to a page that was told before."""
+"""WATCH: runs as the rows of a table."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connection
-from django.db.models import TextField
+from django.db.models import F, Func, JSONField, TextField
 from django.db.models.functions import Cast, Left
 
 from tasks_app import wording
-from tasks_app.clock import database_now
 from tasks_app.files import RunFile, files_of, told
-from tasks_app.health import PLAIN, Health, served_queues
+from tasks_app.health import PLAIN
 from tasks_app.life import time_left
 from tasks_app.models import Status, TaskRun
 from tasks_app.policies import Holds
-
-if TYPE_CHECKING:
-    from django.contrib.auth.models import AnonymousUser, User
 
 ROWS = 20
 LONGEST_LINE = 100
@@ -32,14 +27,15 @@ LONGEST_LINE = 100
 PREVIEW = 2_000
 """So many characters of arguments and result are read for a row; each may be a megabyte."""
 
-SEEN = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})")
-
-# What tells whether a row looks different: read for all of them at each poll.
-LIGHT = (
-    *("task_path", "queue_name", "status", "claimed_by", "attempt", "progress", "run_after", "enqueued_at"),
-    *("cancel_requested_at", "is_waiting", "limit_key"),
-)
 HEAVY = ("args", "kwargs", "return_value")
+
+# Tracebacks are many kilobytes each, and no row shows one.
+ATTEMPTS = Func(
+    F("attempts"),
+    template="(SELECT coalesce(jsonb_agg(entry - 'traceback' ORDER BY number), '[]') "
+    "FROM jsonb_array_elements(%(expressions)s) WITH ORDINALITY AS attempt(entry, number))",
+    output_field=JSONField(),
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,6 @@ class Row:
             *(self.ahead, self.is_due, self.is_served, self.held, run.is_waiting),
         )
         return blake2b(repr(looks).encode(), digest_size=4).hexdigest()
-
-    @property
-    def seen(self) -> str:
-        return f"{self.run.short_id}-{self.version}"
 
     @property
     def is_due(self) -> bool:
@@ -166,11 +158,14 @@ def loaded(preview: str | None) -> Any:
         return Cut(preview)
 
 
-def rows_of(runs: Iterable[TaskRun], now: datetime, served: Container[str]) -> list[Row]:
-    """The runs as rows, with the place in line of those that wait; `served` are the queues with a live worker."""
+def rows_of(
+    runs: Iterable[TaskRun], now: datetime, served: Container[str], places: Mapping[Any, int] | None = None
+) -> list[Row]:
+    """The runs as rows; `served` are the queues with a live worker, `places` those in line, looked up unless given."""
     runs = list(runs)
-    in_line = {run.queue_name for run in runs if run.status == Status.READY and not run.claimed_by}
-    places = places_in(in_line, now)
+    if places is None:
+        in_line = {run.queue_name for run in runs if run.status == Status.READY and not run.claimed_by}
+        places = places_in(in_line, now)
     holds = Holds(runs, now)
     return [Row(run, now, places.get(run.pk), run.queue_name in served, holds.why(run)) for run in runs]
 
@@ -196,81 +191,17 @@ def places_in(queues: Iterable[str], now: datetime) -> dict[Any, int]:
 
 
 def with_previews(rows: Sequence[Row]) -> list[Row]:
-    """The same rows with all that is shown of them, of values without bound only the beginning."""
-    previews = {f"{name}_preview": Left(Cast(name, TextField()), PREVIEW) for name in HEAVY}
-    found = TaskRun.objects.defer(*HEAVY).annotate(**previews).in_bulk([row.run.pk for row in rows])
+    """The same rows with all that is shown of them."""
+    found = {run.pk: run for run in previewed(row.run.pk for row in rows)}
     return [replace(row, run=found[row.run.pk]) for row in rows if row.run.pk in found]
 
 
-def full_row(run: TaskRun) -> Row:
-    """The row of one run."""
-    return with_previews(rows_of([run], database_now(), served_queues()))[0]
-
-
-@dataclass(frozen=True)
-class Inserted:
-    """A row that a page does not have yet, and the row that it goes below; at the very top when None."""
-
-    row: Row
-    below: str | None
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a page has to be told."""
-
-    inserted: list[Inserted]
-    replaced: list[Row]
-    gone: list[str]
-    finished: list[Row]
-    health: Health | None
-
-    def __bool__(self) -> bool:
-        return bool(self.inserted or self.replaced or self.gone or self.health)
-
-
-class Board:
-    """The newest runs that somebody may see, and the health of the whole."""
-
-    def __init__(self, user: User | AnonymousUser) -> None:
-        self.now = database_now()
-        self.health = Health.at(self.now)
-        newest = TaskRun.objects.visible_to(user).newest()
-        self.rows = rows_of(newest.only(*LIGHT)[:ROWS], self.now, self.health.served)
-
-    @property
-    def polling(self) -> bool:
-        """False when nothing on it can change any more."""
-        return any(not row.run.is_finished for row in self.rows)
-
-    def full_rows(self) -> list[Row]:
-        return with_previews(self.rows)
-
-    def changes(self, seen: Iterable[str], health: str) -> Changes:
-        """What is news to a page that shows these rows (each `short id-version`) and this version of the health."""
-        shown = {match[1]: match[2] for text in list(seen)[: 2 * ROWS] if (match := SEEN.fullmatch(text))}
-        order = [row.run.short_id for row in self.rows]
-        if [short_id for short_id in shown if short_id in order] != [each for each in order if each in shown]:
-            # An answer that was on its way for long put a row above a newer one: all of them are put in their places.
-            shown = {short_id: version for short_id, version in shown.items() if short_id not in order}
-        news = {
-            row.run.pk: row
-            for row in with_previews([row for row in self.rows if shown.get(row.run.short_id) != row.version])
-        }
-        inserted: list[Inserted] = []
-        replaced: list[Row] = []
-        above: str | None = None
-        for light in self.rows:
-            short_id = light.run.short_id
-            if row := news.get(light.run.pk):
-                # Versions are told of the earlier, light reading: what happened since comes with the next poll.
-                replaced.append(row) if short_id in shown else inserted.append(Inserted(row, above))
-            if short_id in shown or row:
-                above = short_id
-        return Changes(
-            inserted=inserted,
-            replaced=replaced,
-            gone=[short_id for short_id in shown if short_id not in order],
-            finished=[row for row in replaced if row.run.is_finished],
-            health=self.health if health != self.health.version else None,
-        )
+def previewed(ids: Iterable[Any]) -> list[TaskRun]:
+    """The runs as rows show them: of values without bound only the beginning is read."""
+    previews = {f"{name}_preview": Left(Cast(name, TextField()), PREVIEW) for name in (*HEAVY, "failure_message")}
+    found = TaskRun.objects.defer(*HEAVY, "failure_message", "attempts")
+    runs: list[Any] = list(found.annotate(**previews, attempts_told=ATTEMPTS).filter(pk__in=list(ids)))
+    for run in runs:
+        run.failure_message = run.__dict__.pop("failure_message_preview")
+        run.attempts = run.__dict__.pop("attempts_told")
+    return runs

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
-from datetime import datetime, timedelta
-from hashlib import blake2b
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import connection
 from django.db.models import Count, Min
 
 from tasks_app import wording
-from tasks_app.models import Cluster, TaskRun, TaskRunQuerySet
-from tasks_app.policies import Paused, paused
+from tasks_app.models import Cluster, TaskRunQuerySet
+from tasks_app.policies import Paused
 
 COUNTED = 1000
 """Counts go no further: more is told as `1 000+`, so that a long queue costs no more than a short one."""
+
+RATE_MINUTES = 5
+"""The rate at which runs end is that of so many whole minutes."""
 
 PIPS = 16
 """Workers are drawn one by one up to here."""
@@ -23,17 +25,18 @@ PIPS = 16
 # read them all.
 PLAIN = "status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND limit_key IS NULL"
 LIMITED = "status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND limit_key IS NOT NULL"
-WAITING_QUEUES = f"""
-WITH RECURSIVE queue AS (
+WAITING = f"""
+waiting AS (
   SELECT least((SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} ORDER BY queue_name LIMIT 1),
     (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} ORDER BY queue_name LIMIT 1)) AS name
   UNION ALL
   SELECT least(
-    (SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name > queue.name ORDER BY queue_name LIMIT 1),
-    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name > queue.name ORDER BY queue_name LIMIT 1))
-  FROM queue WHERE queue.name IS NOT NULL)
-SELECT name FROM queue WHERE name IS NOT NULL LIMIT 100
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name > waiting.name ORDER BY queue_name LIMIT 1),
+    (SELECT queue_name FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name > waiting.name
+      ORDER BY queue_name LIMIT 1))
+  FROM waiting WHERE waiting.name IS NOT NULL)
 """  # noqa: S608  its parts are ours
+WAITING_QUEUES = f"WITH RECURSIVE {WAITING} SELECT name FROM waiting WHERE name IS NOT NULL LIMIT 100"  # noqa: S608
 
 
 def waiting_queues() -> list[str]:
@@ -85,6 +88,31 @@ class Stranded:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How many runs ended in each of the last whole minutes, the newest last."""
+
+    minutes: tuple[int, ...] = ()
+
+    @property
+    def rate(self) -> int:
+        """Of one minute, over the last few."""
+        newest = self.minutes[-RATE_MINUTES:]
+        return round(sum(newest) / len(newest)) if newest else 0
+
+    @property
+    def spark(self) -> str:
+        """A line for an SVG of `width` by 24 that stretches; empty when nothing ended."""
+        highest = max(self.minutes, default=0)
+        if not highest:
+            return ""
+        return "M" + " ".join(f"{at} {22 - 20 * number / highest:.1f}" for at, number in enumerate(self.minutes))
+
+    @property
+    def width(self) -> int:
+        return max(len(self.minutes) - 1, 1)
+
+
+@dataclass(frozen=True)
 class Health:
     """What the strip at the top of the first page says."""
 
@@ -97,39 +125,7 @@ class Health:
     failed: int
     stranded: tuple[Stranded, ...]
     paused: tuple[Paused, ...]
-    served: frozenset[str]
-
-    @classmethod
-    def at(cls, now: datetime) -> Health:
-        """A few queries, each of bounded cost."""
-        clusters = list(Cluster.objects.alive())
-        served = frozenset(queue for cluster in clusters for queue in cluster.queues)
-        lines = [
-            Stranded(queue, Line.of(TaskRun.objects.filter(queue_name=queue), now))
-            for queue in waiting_queues()
-            if queue not in served
-        ]
-        heard = max((cluster.heartbeat_at for cluster in clusters), default=now)
-        silent = wording.whole_seconds(now - heard)
-        failed = TaskRun.objects.failed().filter(finished_at__gt=now - timedelta(hours=1)).order_by("-finished_at")
-        return cls(
-            clusters=len(clusters),
-            hosts=len({cluster.host for cluster in clusters}),
-            workers=sum(cluster.workers for cluster in clusters),
-            silent=0 if silent < 4 else silent,  # a heartbeat comes every second: less is no news
-            running=TaskRun.objects.running().newest()[: COUNTED + 1].count(),
-            waiting=Line.of(TaskRun.objects.all(), now),
-            failed=failed[: COUNTED + 1].count(),
-            paused=paused(now),
-            stranded=tuple(stranded for stranded in lines if stranded.line.length),
-            served=served,
-        )
-
-    @property
-    def version(self) -> str:
-        """Another text whenever the strip would look different."""
-        looks = astuple(replace(self, served=frozenset()))  # a set has no order, and is not shown
-        return blake2b(repr(looks).encode(), digest_size=4).hexdigest()
+    course: Course
 
     @property
     def headline(self) -> str:

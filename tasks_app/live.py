@@ -4,10 +4,14 @@ A page with a live part has a version: a short text that is another one whenever
 hands it back, signed, with each poll. A view that is `live` tells its version for a `Viewer` by one query; while that
 is the signed one, the answer is 204 and nothing else is asked of the database, not even who is there: the signature
 says for whom the page was made, and a browser with another session has no use for it. All it ever learns is "no news".
+
+Many readers of one page ask the database once, not each: a version is remembered for a moment, and what an operator is
+told is told to the others. A version that differs between operators would only be looked at more often than it has to.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,6 +28,11 @@ from tasks_app.access import is_operator
 SALT = "tasks_app.live"
 LONGEST_SECONDS = 12 * 3600
 """A page that was open for longer is asked who it is."""
+
+MEMORY_SECONDS = 0.5
+"""For so long a version is remembered; news come later by as much at most."""
+
+MOST_REMEMBERED = 1_000
 
 SEEN = "seen"
 """The name under which a page hands its version back."""
@@ -66,16 +75,20 @@ def digest(*looks: object) -> str:
     return blake2b(repr(looks).encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def poll_url(request: HttpRequest, version: str, **values: str) -> str:
-    """Where the page of this request asks for news; `values` are put into its query, to be given back."""
+def poll_url(request: HttpRequest, version: str, path: str = "", **values: str) -> str:
+    """Where the page of this request asks for news; `values` are put into its query, to be given back.
+
+    A form that answers with parts of another page names its path.
+    """
+    path = path or request.path
     query = request.GET.copy()
     query.pop(SEEN, None)
     for name, value in values.items():
         query[name] = value
     viewer = Viewer.of(request)
-    told = [version, viewer.pk, viewer.is_staff, place(request.path, query), session_of(request)]
+    told = [version, viewer.pk, viewer.is_staff, place(path, query), session_of(request)]
     query[SEEN] = signing.dumps(told, salt=SALT, compress=True)
-    return f"{request.path}?{urlencode(list(query.lists()), doseq=True)}"
+    return f"{path}?{urlencode(list(query.lists()), doseq=True)}"
 
 
 def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) -> bool:
@@ -88,7 +101,24 @@ def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) 
         return False
     if (where, session) != (place(request.path, request.GET), session_of(request)):
         return False
-    return bool(version(request, Viewer(pk, is_staff), **kwargs) == seen)
+    return remembered(request, version, Viewer(pk, is_staff), kwargs) == seen
+
+
+memory: dict[tuple[Version, str, int | None], tuple[float, str]] = {}
+
+
+def remembered(request: HttpRequest, version: Version, viewer: Viewer, kwargs: dict[str, Any]) -> str:
+    """The version as it is now, or was told a moment ago to somebody who sees the same."""
+    key = (version, place(request.path, request.GET), None if viewer.is_staff else viewer.pk)
+    now = time.monotonic()
+    ends, told = memory.get(key, (now, ""))
+    if ends > now:
+        return told
+    told = version(request, viewer, **kwargs)
+    if len(memory) >= MOST_REMEMBERED:
+        memory.clear()
+    memory[key] = (now + MEMORY_SECONDS, told)
+    return told
 
 
 def is_poll(request: HttpRequest) -> bool:

@@ -42,7 +42,6 @@ urlpatterns = [
     path("runs/export.json", export.as_json, name="runs-export-json"),
     path("launch/", launch_page.index, name="launch"),
     path("launch/<str:path>/", launch_page.launch, name="launch-task"),
-    path("runs/changes/", runs.changes, name="runs-changes"),
     path("runs/<uuid:pk>/", run.run, name="run"),
     path("runs/<uuid:pk>/again/", launch_page.again, name="run-again"),
     path("runs/<uuid:pk>/cancel/", run_acts.cancel, name="run-cancel"),

@@ -30,6 +30,9 @@ register.filter("day_or_time", wording.day_or_time)
 SHOWN = 50_000
 """More characters of a value than this are not shown."""
 
+ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+"""All that `splitlines` takes for the end of a line."""
+
 KEY = re.compile(r'^(\s*)("(?:[^"\\]|\\.)*":)', re.MULTILINE)
 
 
@@ -121,5 +124,11 @@ def marked(text: str) -> Iterator[str]:
         return own
 
     for theirs, lines in groupby(text.splitlines(keepends=True), key=lambda line: not is_own(line)):
-        joined = "".join(lines)
+        joined = "".join(map(visible_line, lines))
         yield format_html('<span class="k">{}</span>', joined) if theirs else joined
+
+
+def visible_line(line: str) -> str:
+    """One of `splitlines`, whose end stays what it is."""
+    text = line.rstrip(ENDS)
+    return wording.visible(text) + ("" if text == line else "\n")

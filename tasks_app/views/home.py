@@ -3,22 +3,43 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from tasks_app.board import Board
 from tasks_app.forms import PracticeForm, ThumbnailsForm
+from tasks_app.home import Home, Look
+from tasks_app.live import Viewer, is_poll, live, poll_url
+
+
+def version(request: HttpRequest, viewer: Viewer) -> str:
+    return look_of(request, viewer).version
+
+
+def look_of(request: HttpRequest, viewer: Viewer) -> Look:
+    """One for a request: a poll with news was told so by it, and is answered by it."""
+    looks: dict[Viewer, Look] = request.__dict__.setdefault("looks", {})
+    if viewer not in looks:
+        looks[viewer] = Look.of(viewer)
+    return looks[viewer]
 
 
 @never_cache
 @require_safe
+@live(version)
 def home(request: HttpRequest) -> HttpResponse:
-    """The first page: is it healthy, send work down, what became of it."""
-    return page(request)
+    """The first page: is it healthy, what is running, what failed, send work down, what became of it."""
+    return render(request, "home/_live.html", live_part(request)) if is_poll(request) else page(request)
 
 
 def page(request: HttpRequest, status: int = HTTPStatus.OK, **forms: Any) -> HttpResponse:
     """The first page with these forms (`practice`, `thumbnails`) as somebody filled them in."""
-    context = {"board": Board(request.user), "practice": PracticeForm(), "thumbnails": ThumbnailsForm(), **forms}
-    context |= {"now": context["board"].now}
+    context = {"practice": PracticeForm(), "thumbnails": ThumbnailsForm(), **forms, **live_part(request)}
     return render(request, "home.html", context, status=status)
+
+
+def live_part(request: HttpRequest) -> dict[str, Any]:
+    """What its live parts are made of, wherever the request came in."""
+    viewer = Viewer.of(request)
+    home = Home(viewer, look_of(request, viewer))
+    return {"home": home, "now": home.now, "poll": poll_url(request, home.version, reverse("home"))}

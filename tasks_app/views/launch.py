@@ -3,14 +3,12 @@ from http import HTTPStatus
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
-from django_htmx.http import HttpResponseClientRefresh
 
 from tasks_app.access import owner_of
-from tasks_app.board import full_row
 from tasks_app.forms import OnceForm, PracticeForm, ThumbnailsForm
 from tasks_app.models import TaskRun
 from tasks_app.uploads import was_too_large
-from tasks_app.views.home import page
+from tasks_app.views.home import live_part, page
 from tasks_app.views.htmx import HtmxRequest
 
 
@@ -38,10 +36,7 @@ def make_thumbnails(request: HtmxRequest) -> HttpResponse:
 
 
 def launched(request: HtmxRequest, run: TaskRun, **forms: OnceForm) -> HttpResponse:
-    """The new run's row, for a page that is there already; else the whole page anew."""
+    """The live parts of the first page, which have the new run, for a page that is there; else the whole page anew."""
     if not request.htmx:
         return redirect("home")
-    if run.was_standing:  # the page may show its row already
-        return HttpResponseClientRefresh()
-    row = full_row(run)
-    return render(request, "launch/_launched.html", {"row": row, "now": row.now, "polling": True, **forms})
+    return render(request, "launch/_launched.html", {**live_part(request), **forms})

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 OpenPage = Callable[..., "Watched"]
+
+
+def is_poll(url: str) -> bool:
+    return "seen=" in url
 
 
 @dataclass
@@ -22,11 +28,16 @@ class Watched:
     address: str
     trouble: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    """The status of each answer to a poll."""
 
     def watch(self) -> None:
         self.page.on("console", self.listen)
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("request", self.note)
+        self.page.on(
+            "response", lambda response: self.answers.append(response.status) if is_poll(response.url) else None
+        )
 
     def listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -39,7 +50,17 @@ class Watched:
 
     @property
     def polls(self) -> int:
-        return sum("/runs/changes/" in url or "seen=" in url for url in self.requests)
+        return sum(is_poll(url) for url in self.requests)
+
+    def wait_until_no_news(self) -> None:
+        """Until a poll that is sent from now on is answered by nothing."""
+        seen = len(self.answers)
+
+        def is_empty() -> bool:
+            self.page.wait_for_timeout(100)
+            return 204 in self.answers[seen:]
+
+        wait_until(is_empty, what="a poll without news")
 
     @property
     def rows(self) -> Any:

@@ -30,7 +30,7 @@ def test_failures_are_grouped_dismissed_and_come_back(
     address = web(OPEN_ACCESS=1)
     watched = open_page(address)
     page = watched.page
-    page.get_by_role("link", name="Failures").click()
+    page.get_by_role("link", name="Failures", exact=True).click()
 
     row = page.locator("#failures tbody tr", has_text="order")
     expect(row.locator(".c-count").first).to_have_text(re.compile("^3"), timeout=20_000)

@@ -99,7 +99,7 @@ def test_the_list_works_without_script(web: WebFactory, open_page: OpenPage) -> 
     watched = open_page(web(OPEN_ACCESS=1), java_script_enabled=False)
     page = watched.page
 
-    page.get_by_role("link", name="Runs").click()
+    page.get_by_role("link", name="Runs", exact=True).click()
     page.get_by_role("link", name="Show all filters").click()
     page.get_by_role("link", name="mail").click()
     expect(page.locator("table.runs tbody tr")).to_have_count(1)

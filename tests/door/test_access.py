@@ -23,6 +23,13 @@ pytestmark = pytest.mark.django_db
 
 OPEN_TO_ALL = {"login", "logout", "healthz"}
 JSON_DOOR = {"api-tasks", "api-task"}
+EXAMPLES = {
+    "<uuid:pk>": str(uuid.uuid4()),
+    "<path:task_id>": str(uuid.uuid4()),
+    "<str:name>": "320.jpg",
+    "<str:path>": "tests.tasks.succeed",
+    "<int:pk>": "1",
+}
 
 
 def addresses() -> Iterator[tuple[str, str]]:
@@ -30,8 +37,10 @@ def addresses() -> Iterator[tuple[str, str]]:
     for pattern in get_resolver("tasks_app.urls").url_patterns:
         assert isinstance(pattern, URLPattern | URLResolver)
         if isinstance(pattern, URLPattern) and pattern.name:
-            path = str(pattern.pattern).replace("<uuid:pk>", str(uuid.uuid4()))
-            yield pattern.name, "/" + path.replace("<str:name>", "320.jpg").replace("<path:task_id>", str(uuid.uuid4()))
+            path = str(pattern.pattern)
+            for parameter, example in EXAMPLES.items():
+                path = path.replace(parameter, example)
+            yield pattern.name, "/" + path
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def test_a_stranger_is_sent_to_the_login(name: str, method: str) -> None:
 
 
 def test_a_fragment_tells_htmx_to_load_the_page_that_leads_to_the_login() -> None:
-    response = Client().get("/runs/changes/", headers={"HX-Request": "true"})
+    response = Client().get("/?seen=x", headers={"HX-Request": "true"})
 
     assert (response.status_code, response["HX-Refresh"], response.content) == (401, "true", b"")
 

@@ -22,9 +22,10 @@ from django_tasks.exceptions import InvalidTaskError
 
 from config.local import BASE_DIR
 from tasks_app.backend import PostgresTask, task
-from tasks_app.clock import database_now
 from tasks_app.engine import limits
-from tasks_app.health import Health, waiting_queues
+from tasks_app.health import waiting_queues
+from tasks_app.home import Home, Look
+from tasks_app.live import Viewer
 from tasks_app.models import AuditEntry, Cluster, Queue, Status, TaskLimit, TaskRun
 from tasks_app.portrait import Portrait
 from tests import limited, outcomes
@@ -336,7 +337,8 @@ def test_pages_tell_who_paused_why_and_what_is_full(ledger: Path) -> None:
     why = Portrait(run).why
     assert why.head == "The queue default is paused."
     assert re.fullmatch(r"Since .* by mara: No paper\. It waits to be resumed\.", why.text)
-    health = Health.at(database_now())
+    everybody = Viewer(None, is_staff=True)
+    health = Home(everybody, Look.of(everybody)).health
     assert [pause.subject for pause in health.paused] == ["The queue default"]
     assert (health.waiting.length, waiting_queues()) == (1, ["default"])
     assert "<b>The queue default is paused.</b> Since" in client.get("/").content.decode()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tasks_app import live
 from tasks_app.circumstances import Circumstances, look
 from tasks_app.clock import database_now
 from tasks_app.models import Cluster, Status, TaskRun
@@ -23,6 +25,12 @@ WORKER = "c1:2:4711:web-1"
 @pytest.fixture(autouse=True)
 def media(settings: Any, tmp_path: Any) -> None:
     settings.MEDIA_ROOT = tmp_path / "media"
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll is answered by what is, not by what was a moment ago."""
+    monkeypatch.setattr(live, "MEMORY_SECONDS", 0)
 
 
 @pytest.fixture
@@ -81,32 +89,33 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(mara: User) -> RunFactory:
-    """Makes runs of Mara's as the engine would leave them: `seconds_ago` and times in seconds from then."""
+    """Makes runs of Mara's as `made` does."""
+    return partial(made, mara)
 
-    def make(seconds_ago: float = 60, **fields: Any) -> TaskRun:
-        enqueued = database_now() - timedelta(seconds=seconds_ago)
 
-        def at(seconds: float) -> Any:
-            return enqueued + timedelta(seconds=seconds)
+def made(sender: User | None, seconds_ago: float = 60, **fields: Any) -> TaskRun:
+    """A run as the engine would leave it, sent `seconds_ago`; its other times are seconds from then."""
+    enqueued = database_now() - timedelta(seconds=seconds_ago)
 
-        for name in ("run_after", "claimed_at", "started_at", "finished_at"):
-            if name in fields:
-                fields[name] = at(fields[name])
-        entries = fields.pop("attempts", [])
-        fields["attempts"] = [
-            {**entry, **{name: at(entry[name]).isoformat() for name in ("started_at", "ended_at")}} for entry in entries
-        ]
-        values: dict[str, Any] = {
-            "task_path": "tasks_app.tasks.practice.create_task",
-            "kwargs": {"type": 3},
-            "owner": mara,
-            "enqueued_at": enqueued,
-            "run_after": enqueued,
-            "max_attempts": 3,
-        }
-        return TaskRun.objects.create(**{**values, **fields})
+    def at(seconds: float) -> Any:
+        return enqueued + timedelta(seconds=seconds)
 
-    return make
+    for name in ("run_after", "claimed_at", "started_at", "finished_at"):
+        if name in fields:
+            fields[name] = at(fields[name])
+    entries = fields.pop("attempts", [])
+    fields["attempts"] = [
+        {**entry, **{name: at(entry[name]).isoformat() for name in ("started_at", "ended_at")}} for entry in entries
+    ]
+    values: dict[str, Any] = {
+        "task_path": "tasks_app.tasks.practice.create_task",
+        "kwargs": {"type": 3},
+        "owner": sender,
+        "enqueued_at": enqueued,
+        "run_after": enqueued,
+        "max_attempts": 3,
+    }
+    return TaskRun.objects.create(**{**values, **fields})
 
 
 def attempt(number: int, started_at: float, ended_at: float, **told: Any) -> dict[str, Any]:

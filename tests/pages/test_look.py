@@ -63,10 +63,14 @@ def test_the_script_writes_no_markup() -> None:
     assert not re.search(r"innerHTML|insertAdjacentHTML|eval\(|https?://", (BASE_DIR / "static/app.js").read_text())
 
 
+HTMX = {"HX-Request": "true"}
+ASKED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (({}, {}), (HTMX, {"seen": ""}))
+
+
 def every_page(client: Client, run: RunFactory) -> list[str]:
     runs = [run(**fields) for fields in SITUATIONS.values()]
-    addresses = ["/", "/nothing/here/", "/runs/changes/", *(found.get_absolute_url() for found in runs)]
-    return [client.get(address).content.decode() for address in addresses]
+    addresses = ["/", "/nothing/here/", "/?seen=", *(found.get_absolute_url() for found in runs)]
+    return [client.get(address, headers=HTMX if "seen" in address else {}).content.decode() for address in addresses]
 
 
 def test_pages_reference_no_other_host(client: Client, run: RunFactory) -> None:
@@ -81,22 +85,26 @@ def test_ids_are_unique(client: Client, run: RunFactory) -> None:
 
 
 def test_every_answer_carries_the_policy(client: Client, run: RunFactory) -> None:
-    for address in ("/", "/nothing/here/", run().get_absolute_url(), "/login/", "/runs/changes/"):
+    for address in ("/", "/nothing/here/", run().get_absolute_url(), "/login/", "/?seen="):
         policy = client.get(address)["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
 
 
-def test_the_row_of_the_answer_is_the_row_of_the_page(client: Client, run: RunFactory) -> None:
-    """Byte for byte, apart from the attribute that says where it goes and the ticking of times."""
-    run(**SITUATIONS["successful"])
-    row = re.compile(r"<tr id=.*?</tr>", re.DOTALL)
+@pytest.mark.parametrize("part", ["runs", "health", "lately"])
+def test_the_part_of_the_answer_is_that_of_the_page(client: Client, run: RunFactory, part: str) -> None:
+    """Byte for byte, apart from the attribute that says where it goes, what is asked next, and the ticking of times."""
+    for state in SITUATIONS.keys() - {"running"}:  # whose expected end is another at each look
+        run(**SITUATIONS[state])
 
-    def rows(address: str) -> list[str]:
-        found = row.findall(client.get(address).content.decode())
-        return [re.sub(r' class="is-new"|(?<=>)\d+ s ago', "", text) for text in found]
+    def drawn(page: str) -> str:
+        begin = page.index(f'id="{part}"')
+        text = page[begin : page.index("\n</div>", begin)]
+        text = re.sub(r' hx-swap-oob="morph"| hx-get="[^"]*"| data-now="[^"]*"', "", text)
+        return re.sub(r"(?<=>)\d+ (?:s|min)(?: \d+ s)?(?: ago)?(?=<)", "", text)
 
-    assert rows("/") == rows("/runs/changes/")
+    page, answer = (client.get("/", headers=headers, data=data).content.decode() for headers, data in ASKED)
+    assert drawn(page) == drawn(answer)
 
 
 # The theme

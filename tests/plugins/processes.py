@@ -131,18 +131,21 @@ def web(transactional_db: None, tmp_path: Path) -> Iterator[WebFactory]:
     servers: list[RunningProcess] = []
 
     def start(**environment: object) -> str:
-        port = free_port()
-        environment = {"BIND": "127.0.0.1", "PORT": port, "WEB_WORKERS": 1, **environment}
-        command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.py", "config.wsgi"]
-        output = tmp_path / f"web-{len(servers)}.txt"
-        started = RunningProcess(command, output, _environment(tmp_path, environment))
+        started, address = serve(tmp_path / f"web-{len(servers)}.txt", environment)
         servers.append(started)
-        address = f"http://127.0.0.1:{port}"
         wait_until_answering(f"{address}/healthz", started)
         return address
 
     yield start
     _end_all(servers)
+
+
+def serve(output: Path, given: Mapping[str, object]) -> tuple[RunningProcess, str]:
+    """A gunicorn on a free loopback port, which may not answer yet, and its address."""
+    port = free_port()
+    environment = {"BIND": "127.0.0.1", "PORT": port, "WEB_WORKERS": 1, **given}
+    command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.py", "config.wsgi"]
+    return RunningProcess(command, output, _environment(output.parent, environment)), f"http://127.0.0.1:{port}"
 
 
 def _end_all(processes: list[RunningProcess]) -> None:
