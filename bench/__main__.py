@@ -32,6 +32,10 @@ DRAINS = 2
 """So many drains a round has of each contender, in turns: one that meets a mood does not decide the median."""
 
 
+STARTS = 4
+"""In so many pieces a round's latencies are taken, all contenders in turns, each with workers of its own."""
+
+
 class Bench:
     """The contenders that are here, and what was measured of them so far."""
 
@@ -73,8 +77,8 @@ class Bench:
         steps: list[tuple[str, Callable[[Contender], None]]] = [
             *[("drain", partial(self.drain, task="noop"))] * DRAINS,
             *[("busy", partial(self.drain, task="busy"))] * DRAINS,
-            ("latency", partial(self.latency, key="start_latency_ms")),
-            ("producers", partial(self.latency, key="start_latency_8_producers_ms")),
+            *[("latency", partial(self.latency, key="start_latency_ms"))] * STARTS,
+            *[("producers", partial(self.latency, key="start_latency_8_producers_ms"))] * STARTS,
         ]
         for part, step in steps:
             for contender in self.contenders.values():
@@ -132,9 +136,9 @@ class Bench:
 
     def latency(self, contender: Contender, key: str) -> None:
         if key == "start_latency_ms":
-            found = contender.latencies(self.options.samples)
+            found = contender.latencies(max(self.options.samples // STARTS, 1))
         else:
-            found = contender.latencies_of_many(PRODUCERS, self.options.samples * 2)
+            found = contender.latencies_of_many(PRODUCERS, max(self.options.samples * 2 // STARTS, PRODUCERS))
         self.samples.setdefault((key, contender.name), []).extend(found)
         say(f"  {contender.name}: {key} p50 {percentile(found, 50):.2f}, p95 {percentile(found, 95):.2f}")
 
