@@ -124,6 +124,20 @@ def calculate_next_run(schedule: Schedule, next_run: datetime | None = None) -> 
 Schedule.calculate_next_run = calculate_next_run
 
 
+def _as_one(save_base: Any) -> Any:
+    """A schedule and its rules are there together: a cluster that found it alone would fire it without its options."""
+
+    @wraps(save_base)
+    def saved(self: Schedule, *args: Any, using: str | None = None, **kwargs: Any) -> None:
+        with transaction.atomic(using):
+            save_base(self, *args, using=using, **kwargs)
+
+    return saved
+
+
+Schedule.save_base = _as_one(Schedule.save_base)
+
+
 @receiver(pre_save, sender=Schedule, dispatch_uid="dumbwaiter")
 def before_save(sender: object, instance: Schedule, raw: bool, update_fields: Any, **kwargs: Any) -> None:
     """Refuse what cannot be fired; raises `InvalidTaskError`. A fixture is loaded as it is, and judged when due."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from django.db.models import F
@@ -56,7 +56,8 @@ def test_it_keeps_nobody_out_in_either_theme_at_any_width_or_on_paper(
     watched.page.evaluate(LOOKS)
 
     # What is drawn otherwise by day or by night is a colour, what is so on a narrow screen a place: each seen once.
-    for scheme, widths in (("light", (1280,)), ("dark", (320, 375))):
+    themes: tuple[tuple[Literal["light", "dark"], tuple[int, ...]], ...] = (("light", (1280,)), ("dark", (320, 375)))
+    for scheme, widths in themes:
         watched.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         for width in widths:
             watched.page.set_viewport_size({"width": width, "height": 900})

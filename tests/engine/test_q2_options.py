@@ -177,7 +177,7 @@ def test_schedule_refuses(name: str, value: Any) -> None:
 
 def test_a_name_of_another_schedule_is_refused() -> None:
     schedule(PLAIN, 21, name="nightly")
-    with pytest.raises(IntegrityError, match="same name"):
+    with pytest.raises(IntegrityError, match="There is a schedule nightly already"):
         schedule(PLAIN, 21, name="nightly")
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Schedule
@@ -434,6 +434,25 @@ def test_run_now_is_a_run_beside_the_times(fire: Callable[[], bool]) -> None:
     Schedule.objects.update(next_run=in_seconds(-1))
     assert fire()
     assert one.runs.get() == run  # it has not ended, so the schedule's own time was skipped
+
+
+NO_RULES = """
+CREATE FUNCTION no_rules() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no rules'; END $$;
+CREATE TRIGGER no_rules BEFORE INSERT ON tasks_app_schedulerules FOR EACH ROW EXECUTE FUNCTION no_rules()
+"""
+
+
+def test_a_schedule_is_there_with_its_rules_or_not_at_all() -> None:
+    """A cluster that found it alone would fire it without the options of its task."""
+    with connection.cursor() as cursor:
+        cursor.execute(NO_RULES)
+        try:
+            with pytest.raises(DatabaseError, match="no rules"):
+                schedule(SUCCEEDS)
+        finally:
+            cursor.execute("DROP FUNCTION no_rules CASCADE")
+
+    assert not Schedule.objects.exists()
 
 
 def test_q_clusters_option_scheduler_turns_firing_off(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
