@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
-from tasks_app.backend import PostgresBackend
+from tasks_app.backend import PostgresBackend, PostgresTask
 from tasks_app.board import Cut
 from tasks_app.engine.unique import rule_of
 from tasks_app.engine.wishes import KeyReused
@@ -57,6 +58,8 @@ class Launch:
         args, kwargs = self.form.call()
         options = self.options.options()
         task = self.task.using(**options) if options else self.task
+        if self.past is not None and self.past.about and isinstance(task, PostgresTask):
+            task = replace(task, about=self.past.about)
         # The same form sent twice makes one run; changed before it is sent again, it makes another. A unique task
         # takes no such key: it has one of its own.
         key = None if rule_of(task) else self.once.key_for(digest_of([task.module_path, args, kwargs, options]))

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypedDict, TypeVar, overload
 
 from django.core import checks
+from django.db.models import Model
 from django.utils import timezone
 from django_tasks.backends.base import BaseTaskBackend
 from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
@@ -18,6 +19,7 @@ from django_tasks.signals import task_enqueued
 from typing_extensions import ParamSpec, Unpack
 
 from tasks_app import catalog, pace
+from tasks_app.about import read_about, text_of
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.submit import Call, RunResult, Submission
 from tasks_app.engine.unique import OnConflict, UniqueBy, check_rule, is_seconds
@@ -96,6 +98,9 @@ class PostgresTask(Task[P, T]):
     expires_at: datetime | None = None
     """The moment instead."""
 
+    about: str | None = None
+    """The object that a run is about, as `tasks_app.about` names it; `using` takes the object itself."""
+
     max_running: int | None = None
     """How many of its runs may be held at once, over all hosts."""
 
@@ -125,9 +130,10 @@ class PostgresTask(Task[P, T]):
         on_conflict: OnConflict | None = None,
         expires_after: float | None = None,
         expires_at: datetime | None = None,
+        about: Model | None = None,
     ) -> Self:
         """The same task with other options; raises `InvalidTaskError`."""
-        given = locals()
+        given = {**locals(), "about": None if about is None else text_of(about)}
         return replace(self, **{name: value for name, value in given.items() if name != "self" and value is not None})
 
     @property
@@ -208,6 +214,8 @@ class PostgresBackend(BaseTaskBackend):
                 raise InvalidTaskError("backoff and backoff_cap must be numbers of seconds, at least 0.")
             check_rule(task)
             check_expiry(task)
+            if task.about is not None and not (isinstance(task.about, str) and read_about(task.about)):
+                raise InvalidTaskError("about is an object of a model, given as .using(about=…).")
             try:
                 pace.limits_of(task.max_running, task.rate, task.burst)
             except pace.BadLimit as error:

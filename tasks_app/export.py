@@ -23,7 +23,7 @@ from tasks_app.paging import Place, beyond
 
 COLUMNS = (
     *("id", "task_path", "args", "kwargs", "queue_name", "priority", "status", "owner", "schedule_name", "workflow"),
-    *("step", "retry_of", "run_after", "expires_at", "enqueued_at", "claimed_at", "started_at", "finished_at"),
+    *("step", "retry_of", "about", "run_after", "expires_at", "enqueued_at", "claimed_at", "started_at", "finished_at"),
     *("claimed_by", "attempt", "max_attempts", "timeout", "cancel_requested_at", "progress", "return_value"),
     *("failure", "failure_message", "attempts"),
 )

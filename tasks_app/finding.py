@@ -16,12 +16,12 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
-from tasks_app import search, wording
+from tasks_app import about, search, wording
 from tasks_app.catalog import task_paths
 from tasks_app.ids import ids_beginning_with
 from tasks_app.models import Cluster, Failure, FailureGroup, ScheduleRules, Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.cluster import claim_id
-from tasks_app.models.run import UNFINISHED
+from tasks_app.models.run import ABOUT_LENGTH, UNFINISHED
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 NOBODY = "(nobody)"
 """The owner of runs that have none, in a URL; no user can have that name."""
 
-LONGEST = {"task": 255, "queue": 100, "owner": 150, "cluster": 64, "q": 200}
+LONGEST = {"task": 255, "queue": 100, "owner": 150, "cluster": 64, "about": ABOUT_LENGTH, "q": 200}
 LARGEST_ID = 2**63 - 1
+NAMELESS = "What runs are about is named by its model and its key: shop.order:48213."
 UNITS = {"m": "minute", "h": "hour", "d": "day"}
 LONGEST_BACK = timedelta(days=3650)
 
@@ -58,7 +59,8 @@ STATES = {
 
 TABS = ("ready", "scheduled", "retrying", "running", "successful", "failed", "cancelled")
 FILTERS = (
-    *("state", "task", "queue", "cluster", "owner", "reason", "group", "schedule", "workflow", "since", "until", "q"),
+    *("state", "task", "queue", "cluster", "owner", "reason", "group", "schedule", "workflow", "about"),
+    *("since", "until", "q"),
 )
 """In the order in which a URL has them."""
 
@@ -159,9 +161,9 @@ class Finding:
     @property
     def moment(self) -> str:
         """The time that they are listed by, and that `since` and `until` are about."""
-        if "group" in self.given:
+        if "group" in self.given and "about" not in self.given:
             return "finished_at"
-        if self.owner is not None or self.given.keys() & {"workflow", "schedule", "q"}:
+        if self.owner is not None or self.given.keys() & {"workflow", "schedule", "about", "q"}:
             return "enqueued_at"  # which is what the indexes of those have
         return {"failed": "finished_at", "scheduled": "run_after"}.get(self.state, "enqueued_at")
 
@@ -235,6 +237,9 @@ class Finding:
     def _by_workflow(self, value: str) -> Q:
         return Q(workflow=uuid.UUID(value))
 
+    def _by_about(self, value: str) -> Q:
+        return Q(about=value)
+
     def _by_q(self, value: str) -> Q:
         found = Q(task_path__in=self.named)
         if self.ids:
@@ -281,6 +286,8 @@ class Finding:
                 return f"of the schedule {self.schedule}"
             case "workflow":
                 return f"of the workflow {value[:8]}"
+            case "about":
+                return f"about {about.told(value)}"
             case "since" | "until":
                 return f"{name} {when_told(value)}" if not SPAN.fullmatch(value) else span_told(name, value)
             case _:
@@ -325,9 +332,8 @@ class Reader:
         most = LONGEST.get(name, 100)
         if len(text) > most:
             text = text[:most].strip() if name == "q" else ""
-            self.troubles.append(
-                f"Only the first {most} characters are searched for." if name == "q" else f"No {name} has such a name."
-            )
+            said = {"q": f"Only the first {most} characters are searched for.", "about": NAMELESS}
+            self.troubles.append(said.get(name, f"No {name} has such a name."))
         return str(getattr(self, f"_{name}", str)(text)) if text else ""
 
     def refuse(self, text: str) -> str:
@@ -369,6 +375,9 @@ class Reader:
             return str(uuid.UUID(text))
         except ValueError:
             return self.refuse("A workflow is named by its id.")
+
+    def _about(self, text: str) -> str:
+        return about.read_about(text) or self.refuse(NAMELESS)
 
     def _since(self, text: str) -> str:
         return self._moment("since", text)

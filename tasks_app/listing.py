@@ -186,6 +186,8 @@ def ways_of(finding: Finding, parts: dict[str, Q]) -> list[Way]:
 
     if "workflow" in parts:
         return [way("workflow", few="step")]
+    if "about" in parts:
+        return [way("about")]
     if "group" in parts:
         return [way("group")]
     if finding.owner is not None:

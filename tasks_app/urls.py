@@ -3,6 +3,7 @@ from django.urls import path
 
 from tasks_app import api
 from tasks_app.views import (
+    activity,
     audit,
     bulk,
     export,
@@ -38,6 +39,7 @@ urlpatterns = [
     path("runs/bulk/<uuid:pk>/", bulk.show, name="bulk-run"),
     path("runs/bulk/<uuid:pk>/undo/", bulk.undo, name="bulk-undo"),
     path("runs/bulk/<uuid:pk>/stop/", bulk.stop, name="bulk-stop"),
+    path("runs/activity/", activity.show, name="activity"),
     path("runs/export.csv", export.as_csv, name="runs-export-csv"),
     path("runs/export.json", export.as_json, name="runs-export-json"),
     path("launch/", launch_page.index, name="launch"),

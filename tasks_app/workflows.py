@@ -244,7 +244,7 @@ def row_of(place: Place) -> dict[str, Any]:
     if (positions or names) and not place.has_before:
         raise InvalidTaskError("Nothing stands before the first step of a chain, so it has no PREVIOUS.")
     submission = submission_of(step.task)
-    if submission.wishes:
+    if submission.wishes and submission.wishes.is_unsteady:
         name = submission.task_path.rpartition(".")[2]
         raise InvalidTaskError(f"A step of a workflow can neither be unique nor expire, as {name} may.")
     submission.args = [place.given if value is PREVIOUS else value for value in step.args]
@@ -273,7 +273,7 @@ def submission_of(task: Task[..., Any] | Callable[..., Any] | str) -> Submission
 
 COLUMNS = (
     "id", "task_path", "args", "kwargs", "queue_name", "priority", "run_after", "max_attempts", "timeout", "previous",
-    "limit_key",
+    "limit_key", "about",
 )  # fmt: skip
 
 

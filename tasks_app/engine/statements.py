@@ -65,17 +65,17 @@ WITH now AS (SELECT clock_timestamp() AS at), run AS (
 SELECT pg_notify('dumbwaiter', 'limited ' || %(queue_name)s)
 """
 
-# A run that asks for more: to be the only one of its key, to be one however often it is sent, to expire. Whoever has
-# its key stands, committed or made by this very transaction; one that is not committed yet is waited for. Expiry counts
-# from when the run may begin.
+# A run that asks for more: to be the only one of its key, to be one however often it is sent, to expire, to be about
+# something. Whoever has its key stands, committed or made by this very transaction; one that is not committed yet is
+# waited for. Expiry counts from when the run may begin.
 ENQUEUE_WITH_WISHES = """
 INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
   enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, idempotency_key, expires_at,
-  limit_key)
+  limit_key, about)
 SELECT %(id)s, %(task_path)s, %(args)s, %(kwargs)s, %(queue_name)s, %(priority)s, 'READY', %(owner)s, due.at,
   statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', %(unique_key)s,
   statement_timestamp() + make_interval(secs => %(unique_for)s), %(idempotency_key)s,
-  coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s
+  coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s, %(about)s
 FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due
 ON CONFLICT DO NOTHING
 RETURNING extract(epoch FROM enqueued_at)::float8, expires_at,
@@ -87,11 +87,11 @@ ENQUEUE_MANY_WITH_WISHES = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
     enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until, expires_at,
-    limit_key)
+    limit_key, about)
   SELECT call.id, %(task_path)s, call.args::jsonb, call.kwargs::jsonb, %(queue_name)s, %(priority)s, 'READY', %(owner)s,
     due.at, statement_timestamp(), 0, %(max_attempts)s, %(timeout)s, '[]', call.unique_key,
     statement_timestamp() + make_interval(secs => %(unique_for)s),
-    coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s
+    coalesce(%(expires_at)s::timestamptz, due.at + make_interval(secs => %(expires_after)s)), %(limit_key)s, %(about)s
   FROM (SELECT greatest(%(run_after)s::timestamptz, statement_timestamp()) AS at) AS due,
     unnest(%(id)s::uuid[], %(args)s::text[], %(kwargs)s::text[], %(unique_key)s::text[])
       AS call(id, args, kwargs, unique_key)
@@ -104,7 +104,7 @@ SELECT id FROM run,
 # wait before another attempt stay, and so does the key's time.
 REPLACE = """
 UPDATE tasks_app_taskrun AS run
-SET args = %(args)s, kwargs = %(kwargs)s, priority = %(priority)s,
+SET args = %(args)s, kwargs = %(kwargs)s, priority = %(priority)s, about = %(about)s,
   run_after = CASE WHEN run.attempt > 0 OR run.attempts <> '[]' OR run.unknown_since IS NOT NULL THEN run.run_after
     WHEN %(run_after)s::timestamptz > statement_timestamp() THEN %(run_after)s ELSE run.enqueued_at END,
   expires_at = CASE WHEN run.attempt > 0 OR run.attempts <> '[]' THEN run.expires_at

@@ -88,6 +88,7 @@ class Submission:
             enqueued_at=enqueued_at,
             max_attempts=given["max_attempts"],
             timeout=self.timeout,
+            about=self.wishes.about if self.wishes else None,
         )
 
     def store_for(self, task: Task[P, T]) -> RunResult[T]:
@@ -152,11 +153,12 @@ class Submission:
     def columns(self) -> dict[str, Any]:
         """Of one run, for whoever stores runs of several tasks in one statement; raises `InvalidTaskError`.
 
-        With the `limits` that have to stand in the database before.
+        With the `limits` that have to stand in the database before, and what they are `about`.
         """
         _, _, args, kwargs = self._as_json(self.args, self.kwargs)
         under = {"limits": self.limits, "limit_key": self.task_path if self.limits else None}
-        return {"id": self.id, "args": args, "kwargs": kwargs, **under, **self._options()}
+        about = self.wishes.about if self.wishes else None
+        return {"id": self.id, "args": args, "kwargs": kwargs, "about": about, **under, **self._options()}
 
     def _options(self) -> dict[str, Any]:
         return {

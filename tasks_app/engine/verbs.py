@@ -75,9 +75,10 @@ RETRYABLE = "run.status = ANY (%(statuses)s) AND (run.previous IS NULL OR run.is
 RETRY = """
 WITH now AS (SELECT clock_timestamp() AS at), done AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, limit_key,
-    retry_of_id, run_after, enqueued_at, attempt, max_attempts, timeout, attempts)
+    retry_of_id, run_after, enqueued_at, attempt, max_attempts, timeout, attempts, about)
   SELECT copy.id, old.task_path, old.args, old.kwargs, old.queue_name, old.priority, 'READY',
-    coalesce(%(owner)s, old.owner_id), old.limit_key, old.id, now.at, now.at, 0, old.max_attempts, old.timeout, '[]'
+    coalesce(%(owner)s, old.owner_id), old.limit_key, old.id, now.at, now.at, 0, old.max_attempts, old.timeout, '[]',
+    old.about
   FROM now, unnest(%(ids)s::uuid[], %(copies)s::uuid[]) AS copy(old, id)
   JOIN tasks_app_taskrun AS old ON old.id = copy.old
   WHERE NOT EXISTS (SELECT FROM tasks_app_taskrun AS again

@@ -1,4 +1,5 @@
-"""What a submission may ask for besides being run: to be the only one of its key, to be one, to expire.
+"""What a submission may ask for besides being run: to be the only one of its key, to be one, to expire, to be about
+something.
 
 A run that asks for none of it never comes here. Several keys in one transaction are like several rows: two transactions
 that take the same ones in opposite orders block each other, which PostgreSQL ends with an `OperationalError` for one of
@@ -62,6 +63,12 @@ class Wishes:
     expires_at: datetime | None = None
     expires_after: float | None = None
     idempotency_key: str | None = None
+    about: str | None = None
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether a run of it may not come to be, or end before it has begun."""
+        return bool(self.unique or self.expires_at or self.expires_after or self.idempotency_key)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -71,6 +78,7 @@ class Wishes:
             "idempotency_key": self.idempotency_key,
             "expires_at": self.expires_at,
             "expires_after": self.expires_after,
+            "about": self.about,
         }
 
     def place(self, given: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Placed:
@@ -145,10 +153,10 @@ class Wishes:
 def wishes_of(task: Any) -> Wishes | None:
     """What the task says its runs ask for; None, as for most, when that is nothing."""
     expires_at, expires_after = getattr(task, "expires_at", None), getattr(task, "expires_after", None)
-    rule = rule_of(task)
-    if rule is None and expires_at is None and expires_after is None:
+    rule, about = rule_of(task), getattr(task, "about", None)
+    if rule is None and expires_at is None and expires_after is None and about is None:
         return None
-    return Wishes(unique=rule, expires_at=expires_at, expires_after=expires_after)
+    return Wishes(unique=rule, expires_at=expires_at, expires_after=expires_after, about=about)
 
 
 def is_free(run: TaskRun) -> bool:

@@ -20,15 +20,15 @@ ENQUEUE = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
     enqueued_at, attempt, max_attempts, timeout, attempts, workflow_id, step, previous, is_waiting,
-    limit_key)
+    limit_key, about)
   SELECT call.id, task_path, args::jsonb, kwargs::jsonb, queue_name, priority, 'READY', %(owner)s,
     greatest(run_after, %(now)s), %(now)s, 0, max_attempts, timeout, '[]', %(workflow)s, step, previous::jsonb,
-    CASE WHEN previous IS NOT NULL THEN true END, limit_key
+    CASE WHEN previous IS NOT NULL THEN true END, limit_key, about
   FROM unnest(%(id)s::uuid[], %(task_path)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue_name)s::text[],
       %(priority)s::int2[], %(run_after)s::timestamptz[], %(max_attempts)s::int2[], %(timeout)s::float8[],
-      %(step)s::int[], %(previous)s::text[], %(limit_key)s::text[])
+      %(step)s::int[], %(previous)s::text[], %(limit_key)s::text[], %(about)s::text[])
     AS call(id, task_path, args, kwargs, queue_name, priority, run_after, max_attempts, timeout, step, previous,
-      limit_key)
+      limit_key, about)
   RETURNING CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint, is_waiting)
 SELECT pg_notify('dumbwaiter', hint) FROM (SELECT DISTINCT hint FROM run WHERE is_waiting IS NULL) AS queue
 """

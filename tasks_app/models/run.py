@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 QUEUE_NAME_LENGTH = 100
 TASK_PATH_LENGTH = 255
+ABOUT_LENGTH = 200
 
 
 class Status(models.TextChoices):
@@ -122,6 +123,12 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         Of a request it is asked with its `live.Viewer`, which knows that a guest of open access sees all of them, too.
         """
         return self.all() if user.is_staff else self.owned_by(user)
+
+    def about(self, instance: models.Model) -> TaskRunQuerySet:
+        """The runs that were sent about this object; raises `InvalidTaskError` for what no run can be about."""
+        from tasks_app.about import text_of
+
+        return self.filter(about=text_of(instance))
 
     # Verbs
 
@@ -257,6 +264,10 @@ class TaskRun(models.Model):
         help_text="The run whose call somebody took, and perhaps changed, to send this one.",
     )
 
+    about = models.CharField(
+        max_length=ABOUT_LENGTH, null=True, help_text="The object that it is about: `shop.order:48213`."
+    )
+
     run_after = models.DateTimeField(help_text="Not before this moment.")
     expires_at = models.DateTimeField(null=True, help_text="If it has not begun by then, it does not begin any more.")
     enqueued_at = models.DateTimeField()
@@ -371,6 +382,8 @@ class TaskRun(models.Model):
             models.Index(
                 fields=["owner", "-enqueued_at", "-id"], name="run_owner_newest", condition=Q(owner__isnull=False)
             ),
+            # The runs about one object. One that is about nothing is not in it and costs it nothing.
+            models.Index(fields=["about", "-enqueued_at", "-id"], name="run_about", condition=Q(about__isnull=False)),
             # What lists of runs read (`listing`; the words in them stand in `run_words`, of migration 0008). What grows
             # at its end alone is cheap to write.
             models.Index(

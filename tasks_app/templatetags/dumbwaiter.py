@@ -9,11 +9,14 @@ from itertools import groupby
 from typing import Any
 
 from django import template
+from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from tasks_app import wording
+from tasks_app.activity import Activity, activity_for
+from tasks_app.live import poll_url
 
 register = template.Library()
 
@@ -86,6 +89,20 @@ def at_time(at: datetime) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', at.isoformat(), wording.moment(at), wording.clock_time(at)
     )
+
+
+@register.inclusion_tag("runs/_activity.html", takes_context=True)
+def activity_of(context: template.Context, instance: object) -> dict[str, Any]:
+    """The newest runs about an object, for a page of its own; nothing for who has not logged in."""
+    request: Any = context.get("request")
+    activity = activity_for(instance, request) if request else None
+    return drawn_activity(request, activity) if activity else {}
+
+
+def drawn_activity(request: HttpRequest, activity: Activity) -> dict[str, Any]:
+    """What its template takes; it asks for news while a run of it goes on."""
+    poll = poll_url(request, activity.version, activity.url, about=activity.about) if activity.is_going else ""
+    return {"activity": activity, "now": activity.now, "poll": poll}
 
 
 @register.filter

@@ -22,6 +22,7 @@ from tasks_app.models import TaskRun
 from tasks_app.portrait import Portrait, readable
 from tasks_app.run_log import Excerpt, Filters, excerpt
 from tasks_app.steering import Steering
+from tasks_app.subject import subject_of
 
 
 def version(request: HttpRequest, viewer: Viewer, pk: uuid.UUID) -> str:
@@ -54,6 +55,7 @@ def run(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "now": portrait.now,
         "may": Steering(request, portrait.run, portrait.kin),
         "changes": changes_of(portrait.run),
+        "subject": subject_of(portrait.run.about, request),
         "curl": as_curl(portrait.run, request.build_absolute_uri(reverse("api-tasks"))),
         "python": as_python(portrait.run),
         "log": lines,

@@ -24,7 +24,7 @@ ROWS = 40_000
 FILL = f"""
 INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, run_after,
   enqueued_at, claimed_by, claimed_at, started_at, finished_at, attempt, max_attempts, attempts, failure,
-  failure_message, schedule_id, failure_group_id, workflow_id, step)
+  failure_message, schedule_id, failure_group_id, workflow_id, step, about)
 SELECT gen_random_uuid(), CASE WHEN mod(n, 20000) = 7 THEN 'a.rare' ELSE 'a.task_' || mod(n, 7) END,
   jsonb_build_array('parcel', n), '{{}}', CASE WHEN mod(n, 20000) = 9 THEN 'rare' ELSE 'default' END, 0, kind.status,
   CASE WHEN mod(n, 20000) = 11 THEN %(owner)s END,
@@ -35,7 +35,8 @@ SELECT gen_random_uuid(), CASE WHEN mod(n, 20000) = 7 THEN 'a.rare' ELSE 'a.task
   CASE WHEN kind.status = 'FAILED' THEN CASE WHEN mod(n, 4000) = 51 THEN 'timed_out' ELSE 'error' END END,
   CASE WHEN kind.status = 'FAILED' THEN 'ValueError: no ' || n END,
   CASE WHEN mod(n, 20000) = 17 THEN 3 END, CASE WHEN kind.status = 'FAILED' THEN mod(n, 4) + 1 END,
-  NULL, NULL
+  NULL, NULL, CASE WHEN mod(n, 4000) IN (7, 8, 13, 23) THEN 'shop.order:7'
+    WHEN mod(n, 3) = 0 THEN 'shop.order:' || n END
 FROM generate_series(1, {ROWS}) AS n, LATERAL (SELECT now() - ({ROWS} - n) * interval '1 min' AS at) AS time,
   LATERAL (SELECT CASE WHEN mod(n, 10) = 3 THEN 'READY' WHEN mod(n, 4000) = 5 THEN 'RUNNING'
     WHEN mod(n, 40) = 11 THEN 'FAILED' WHEN mod(n, 4000) = 8 THEN 'CANCELLED' ELSE 'SUCCESSFUL' END AS status) AS kind
@@ -45,6 +46,7 @@ STATES = ["", "ready", "scheduled", "retrying", "running", "claimed", "waiting",
 REST = [
     *("", "task=a.rare", "task=a.task_1", "queue=rare", "cluster=c9", "cluster=c1", "owner=mara", "owner=(nobody)"),
     *("reason=timed_out", "group=2", "schedule=3", "workflow=0d1ab5a0-7a3c-4a39-8bbf-5a3c5b6a0d11", "since=2h"),
+    *("about=shop.order:7", "about=shop.order:7&group=2", "about=shop.order:7&q=parcel"),
     *("until=20d", "since=20d&until=19d", "task=a.rare&queue=rare&cluster=c1", "q=12345", "q=parcel", "q=nowhere"),
     *("q=task_1", "q=abcd", "q=rare", "older=1700000000000000-0d1ab5a07a3c4a398bbf5a3c5b6a0d11"),
 ]
@@ -114,9 +116,28 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("state", STATES)
+def test_what_is_about_one_thing_is_found_by_an_index_of_its_own(operator: User, state: str) -> None:
+    for value in ("shop.order:7", "shop.order:3", "shop.order:0"):
+        query = QueryDict(f"state={state}&about={value}")
+        listing = Listing(Finding.read(query, operator), query)
+        with CaptureQueriesContext(connection) as queries:
+            assert state or len(listing.page.rows) == {"7": 40, "3": 1, "0": 0}[value[-1]]
+            listing.current_version()
+        for sql, plan in plans(queries):
+            read = [str(node["Index Name"]) for node in nodes(plan) if "Index Name" in node]
+            assert set(read) - {"run_ended"} == {"run_about"}, sql  # the other one is for the newest end of all
+
+
+@pytest.mark.django_db
 def test_every_run_is_found_by_the_pages_of_its_state(operator: User) -> None:
     """Of a large table as of a small one."""
-    for query in ("state=ready&size=200", "state=failed&size=200&queue=rare", "state=scheduled&size=200"):
+    for query in (
+        "state=ready&size=200",
+        "state=failed&size=200&queue=rare",
+        "state=scheduled&size=200",
+        "about=shop.order:7&size=25",
+    ):
         shown: list[Any] = []
         further = QueryDict(query)
         while True:

@@ -456,13 +456,13 @@ def test_a_retry_is_a_run_of_its_own(mara: User) -> None:
         status=Status.FAILED, args=[1], kwargs={"a": {"b": [2]}}, queue_name="q", priority=7, max_attempts=9,
         timeout=1.5, limit_key="some.limit", owner=otto, unique_key="u", idempotency_key="i", attempt=2,
         failure="error", failure_message="no", attempts=[{"reason": "error"}], return_value=None,
-        expires_at=database_now(), schedule_id=77, schedule_name="nightly",
+        expires_at=database_now(), schedule_id=77, schedule_name="nightly", about="shop.order:7",
     )  # fmt: skip
 
     new = old.retry(by=mara)
 
     assert new and new.pk != old.pk
-    same = ("task_path", "args", "kwargs", "queue_name", "priority", "max_attempts", "timeout", "limit_key")
+    same = ("task_path", "args", "kwargs", "queue_name", "priority", "max_attempts", "timeout", "limit_key", "about")
     assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
     assert (new.status, new.retry_of_id, new.owner, new.attempt, new.attempts) == ("READY", old.pk, mara, 0, [])
     assert new.run_after == new.enqueued_at > old.enqueued_at

@@ -151,6 +151,7 @@ def test_each_filter_narrows(operators_client: Client, run: RunFactory, tobias: 
         "reason=timed_out": run(**begun(status=Status.FAILED, finished_at=5, failure="timed_out")),
         f"group={group.pk}": run(**begun(status=Status.FAILED, finished_at=5, failure="error", failure_group=group)),
         "schedule=7": run(schedule_id=7),
+        "about=shop.order:48213": run(about="shop.order:48213"),
         f"workflow={workflow.pk}": run(workflow=workflow, step=0),
         "until=7d": run(9 * 86_400),
     }
@@ -175,7 +176,7 @@ def test_filters_are_told_in_a_sentence(operator: User, run: RunFactory) -> None
 
 def test_a_query_comes_out_as_it_went_in(operator: User) -> None:
     given = "state=failed&task=a.b&queue=q&cluster=c1&owner=mara&reason=error&group=3&schedule=4"
-    given += "&workflow=0d1ab5a0-7a3c-4a39-8bbf-5a3c5b6a0d11&since=7d&until=1h&q=a+%26+b"
+    given += "&workflow=0d1ab5a0-7a3c-4a39-8bbf-5a3c5b6a0d11&about=shop.order%3A7&since=7d&until=1h&q=a+%26+b"
     first = finding(given + "&older=1-2&size=25&sort=oldest", operator)
     assert first.query == given
     assert list(first.given) == list(FILTERS)
@@ -199,6 +200,8 @@ def test_a_query_comes_out_as_it_went_in(operator: User) -> None:
         ("group=9223372036854775808", "A failure is named by its number"),
         ("schedule=-1", "A schedule is named by its number"),
         ("workflow=1", "A workflow is named by its id"),
+        ("about=48213", "What runs are about is named by its model and its key"),
+        ("about=shop.order:" + "7" * 300, "What runs are about is named by its model and its key"),
         ("cluster=%25", "A cluster is named by its id"),
         ("reason=because", "A run fails for one of these reasons"),
         ("task=" + "x" * 300, "No task has such a name"),
