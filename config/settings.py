@@ -122,6 +122,8 @@ RECEIVER_SECONDS = number("RECEIVER_SECONDS", 5.0)
 IDEMPOTENCY_SECONDS = number("IDEMPOTENCY_SECONDS", 86_400.0, most=1e9)
 MAX_ATTEMPTS = number("MAX_ATTEMPTS", 3, least=1, most=1000)
 PRACTICE_UNIT_SECONDS = number("PRACTICE_UNIT_SECONDS", 10.0)
+SECRETS = "password, passwd, secret, token, api_key, apikey, authorization, credential, private_key, cookie, session"
+MASKED_KEYS = [word for word in words("MASKED_KEYS", SECRETS) if word.lower() != "none"]
 RETENTION = rules("RETENTION", text("RETENTION", "SUCCESSFUL=30d, FAILED=90d, CANCELLED=30d"))
 
 TASKS = {"default": {"BACKEND": "tasks_app.backend.PostgresBackend", "QUEUES": []}}
@@ -201,6 +203,8 @@ LOGGING = {
         # Says every request over again; gunicorn's access log is the place for that.
         "django.server": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "django.request": {"level": "ERROR"},
+        # With DEBUG it would say every statement with its values, and so the arguments of runs as they are.
+        "django.db.backends": {"level": "INFO"},
         # Says "Enqueued [queue] id" at each async_task.
         "django-q": {"level": "WARNING"},
     },

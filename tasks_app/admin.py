@@ -22,6 +22,7 @@ from tasks_app import wording
 from tasks_app.catalog import task_paths
 from tasks_app.health import waiting_queues
 from tasks_app.ids import ids_beginning_with
+from tasks_app.masking import masked, masked_call
 from tasks_app.models import Cluster, TaskRun
 from tasks_app.run_actions import RunActions
 from tasks_app.templatetags.dumbwaiter import SHOWN, left_out, traceback_lines
@@ -226,15 +227,15 @@ class TaskRunAdmin(RunActions, ReadOnlyAdmin):
 
     @admin.display(description="arguments")
     def positional(self, run: TaskRun) -> SafeString:
-        return value(run.args)
+        return value(masked_call(run.task_path, run.args, run.kwargs)[0])
 
     @admin.display(description="keyword arguments")
     def named(self, run: TaskRun) -> SafeString:
-        return value(run.kwargs)
+        return value(masked_call(run.task_path, run.args, run.kwargs)[1])
 
     @admin.display(description="result")
     def result(self, run: TaskRun) -> SafeString:
-        return value(run.return_value)
+        return value(masked(run.return_value))
 
     @admin.display(description="what went wrong")
     def told(self, run: TaskRun) -> SafeString:

@@ -15,10 +15,10 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog
 from tasks_app.backend import PostgresBackend, PostgresTask
-from tasks_app.board import Cut
 from tasks_app.engine.unique import rule_of
 from tasks_app.engine.wishes import KeyReused
 from tasks_app.forms import OnceForm
+from tasks_app.jsonable import Cut
 from tasks_app.models import TaskRun
 from tasks_app.parameters import ABSENT, is_same, placed
 from tasks_app.signature import CallForm, Change, OptionsForm, find_launchable, form_of
@@ -32,12 +32,10 @@ class Launch:
         self.task, self.past = task, past
         self.once = OnceForm(data)
         self.options = OptionsForm(data, initial=options_of(task, past))
-        if data is not None:
-            self.form: CallForm = form_of(task)(data)
-        elif past is not None:
-            self.form = CallForm.from_call(task, past.args, past.kwargs)
+        if past is not None:
+            self.form: CallForm = CallForm.from_call(task, past.args, past.kwargs, data)
         else:
-            self.form = form_of(task)()
+            self.form = form_of(task)(data)
 
     @property
     def is_fine(self) -> bool:

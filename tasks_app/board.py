@@ -16,7 +16,9 @@ from django.db.models.functions import Cast, Left
 from tasks_app import wording
 from tasks_app.files import RunFile, files_of, told
 from tasks_app.health import PLAIN
+from tasks_app.jsonable import Cut
 from tasks_app.life import time_left
+from tasks_app.masking import masked, masked_call
 from tasks_app.models import Status, TaskRun
 from tasks_app.policies import Holds
 
@@ -89,14 +91,15 @@ class Row:
 
     @property
     def arguments(self) -> str:
-        args, kwargs = (loaded(self.run.__dict__.get(name)) for name in ("args_preview", "kwargs_preview"))
+        call = (loaded(self.run.__dict__.get(name)) for name in ("args_preview", "kwargs_preview"))
+        args, kwargs = masked_call(self.run.task_path, *call)
         if isinstance(args, list) and isinstance(kwargs, dict):
             return wording.arguments_line(args, kwargs)
         return wording.one_line(kwargs if args == [] else args)
 
     @property
     def result(self) -> str:
-        value = self.return_value
+        value = masked(self.return_value)
         quoted = isinstance(value, str) and not isinstance(value, Cut)
         return wording.one_line(json.dumps(value, ensure_ascii=False) if quoted else value)
 
@@ -140,12 +143,6 @@ class Row:
     @property
     def run_time(self) -> timedelta | None:
         return self.run.run_time(self.now)
-
-
-class Cut(str):
-    """The beginning of a JSON text that is too long to be read whole."""
-
-    __slots__ = ()
 
 
 def loaded(preview: str | None) -> Any:

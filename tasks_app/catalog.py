@@ -56,9 +56,21 @@ def find(path: str) -> Task[..., Any] | Callable[..., Any]:
 
 def loaded(path: str) -> Task[..., Any] | None:
     """The task at a dotted path if its module is imported already: looking for it runs nobody's code."""
-    module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+    found = _imported(path)
     return found if isinstance(found, Task) else None
+
+
+def function_at(path: str) -> tuple[Callable[..., Any], bool] | None:
+    """The function of such a task, or a plain one, and whether it is given a context before its arguments."""
+    found = _imported(path)
+    if isinstance(found, Task):
+        return found.func, found.takes_context
+    return (found, False) if callable(found) else None
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), "__dict__", {}).get(name)
 
 
 def task_paths() -> list[str]:

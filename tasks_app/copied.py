@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from keyword import iskeyword
 from typing import Any
 
-from tasks_app.board import Cut
+from tasks_app.jsonable import Cut
+from tasks_app.masking import masked, masked_call
 from tasks_app.models import TaskRun
 from tasks_app.tasks import create_task
 
@@ -21,7 +22,7 @@ DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 def as_python(run: TaskRun) -> str:
     """`from shop.tasks import resize` and its enqueue; empty where that cannot be written, or is too long."""
-    args, kwargs = run.args, run.kwargs
+    args, kwargs = masked_call(run.task_path, run.args, run.kwargs)
     if isinstance(args, Cut) or isinstance(kwargs, Cut) or not is_path(run.task_path):
         return ""
     module, _, name = run.task_path.rpartition(".")
@@ -46,7 +47,7 @@ def as_curl(run: TaskRun, address: str) -> str:
         f"curl -X POST {shlex.quote(address)}",
         "-H 'Authorization: Bearer …'",
         "-H 'Content-Type: application/json'",
-        f"-d {shlex.quote(json.dumps(run.kwargs))}",
+        f"-d {shlex.quote(json.dumps(masked(run.kwargs)))}",
     ]
     return " \\\n  ".join(parts)
 

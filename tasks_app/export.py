@@ -18,6 +18,7 @@ from django.db.models import Func, IntegerField, Q, TextField
 from django.db.models.functions import Cast, Coalesce
 
 from tasks_app import wording
+from tasks_app.masking import masked_text, masked_texts
 from tasks_app.models import TaskRun, TaskRunQuerySet
 from tasks_app.paging import Place, beyond
 
@@ -30,7 +31,7 @@ COLUMNS = (
 """Named as the model has them; `owner` is the person's name."""
 
 JSON_COLUMNS = ("args", "kwargs", "progress", "return_value", "attempts")
-"""Read and written as the text that the database has of them."""
+"""Read and written as the text that the database has of them, but for secrets."""
 
 STRETCH = 20_000
 """Runs of the whole list that are looked through at once: a statement is short, however few of them match."""
@@ -95,7 +96,12 @@ def read(ids: Sequence[uuid.UUID]) -> Iterator[tuple[Any, ...]]:
     texts = {f"{name}_text": Cast(name, TextField()) for name in JSON_COLUMNS}
     names = {"owner": "owner__username", **{name: f"{name}_text" for name in JSON_COLUMNS}}
     found = TaskRun.objects.filter(pk__in=ids).annotate(**texts)
-    yield from found.values_list(*(names.get(name, name) for name in COLUMNS))
+    for row in found.values_list(*(names.get(name, name) for name in COLUMNS)):
+        told = dict(zip(COLUMNS, row, strict=True))
+        told["args"], told["kwargs"] = masked_texts(told["task_path"], told["args"], told["kwargs"])
+        if told["return_value"] is not None:
+            told["return_value"] = masked_text(told["return_value"])
+        yield tuple(told.values())
 
 
 # As a file

@@ -18,6 +18,7 @@ from tasks_app.alike import without_differences
 from tasks_app.board import HEAVY, PREVIEW, Row
 from tasks_app.charts import Bars, Column, Spark
 from tasks_app.links import runs_url
+from tasks_app.masking import MASK, masked_call
 from tasks_app.models import FailureGroup, FailureStat, Grain, TaskRun
 from tasks_app.models.failure import FailureGroupQuerySet
 from tasks_app.stats import Window
@@ -233,8 +234,10 @@ def shared(runs: Sequence[TaskRun]) -> list[Shared]:
             arguments = json.loads(run.__dict__["kwargs_preview"])
         except ValueError:  # longer than was read
             continue
-        for name, value in arguments.items() if isinstance(arguments, dict) else ():
-            values.setdefault(name, Counter())[wording.one_line(value)] += 1
+        _, named = masked_call(run.task_path, [], arguments)
+        for name, value in named.items() if isinstance(named, dict) else ():
+            if value != MASK:
+                values.setdefault(name, Counter())[wording.one_line(value)] += 1
     found = [Shared(name, *counted.most_common(1)[0], len(runs)) for name, counted in values.items()]
     return sorted((each for each in found if each.runs > max(1, each.of / 2)), key=lambda each: -each.runs)[
         :MOST_SHARED

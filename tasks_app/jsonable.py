@@ -17,6 +17,12 @@ DEEPEST = 200
 """Levels of nesting: with many more, reading it back would end in a RecursionError somewhere."""
 
 
+class Cut(str):
+    """The beginning of a JSON text that is too long to be read whole."""
+
+    __slots__ = ()
+
+
 class NotJSON(ValueError):
     """The value cannot be stored; the message is a sentence that says why."""
 

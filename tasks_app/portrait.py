@@ -16,6 +16,7 @@ from tasks_app.circumstances import Circumstances, look
 from tasks_app.files import RunFile, files_of, told
 from tasks_app.kin import Kin, kin_of
 from tasks_app.life import Life, has_failed
+from tasks_app.masking import masked, masked_call
 from tasks_app.models import Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.run import Attempt
 from tasks_app.policies import Holds
@@ -135,11 +136,11 @@ class Portrait:
 
     @cached_property
     def arguments(self) -> Shown:
-        return Shown.of(call_of(self.run.args, self.run.kwargs))
+        return Shown.of(call_of(*masked_call(self.run.task_path, self.run.args, self.run.kwargs)))
 
     @cached_property
     def result(self) -> Shown:
-        return Shown.of(self.run.return_value)
+        return Shown.of(masked(self.run.return_value))
 
     @property
     def last_try(self) -> Attempt | None:

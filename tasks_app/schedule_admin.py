@@ -23,7 +23,7 @@ from tasks_app.engine.schedule_call import default_zone
 from tasks_app.engine.schedules import title_of
 from tasks_app.engine.timing import CRON
 from tasks_app.models import Missed, Overlap, Status, TaskRun
-from tasks_app.schedule_form import ScheduleForm, pause_told, problem_of, stored_arguments, wall_clock
+from tasks_app.schedule_form import ScheduleForm, masked_arguments, pause_told, problem_of, wall_clock
 
 Schedule: Any = schedules.Schedule
 
@@ -147,11 +147,11 @@ class ScheduleAdmin(admin.ModelAdmin):
     # Fields of the form, for those who may only look
 
     def arguments(self, schedule: Any) -> SafeString:
-        return code(wording.pretty(stored_arguments(schedule)["arguments"]))
+        return code(wording.pretty(masked_arguments(schedule)["arguments"]))
 
     @admin.display(description="keyword arguments")
     def keywords(self, schedule: Any) -> SafeString:
-        return code(wording.pretty(stored_arguments(schedule)["keywords"]))
+        return code(wording.pretty(masked_arguments(schedule)["keywords"]))
 
     def time_zone(self, schedule: Any) -> str:
         rules = getattr(schedule, "rules", None)

@@ -21,8 +21,10 @@ from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import NAMES_OF_OPTIONS, BadSchedule, default_zone, read_literals
 from tasks_app.engine.schedules import title_of
 from tasks_app.engine.timing import CRON, MINUTES, BadTiming, Timing, moment_of, zone_of
+from tasks_app.masking import MASK, call_has_mask, has_mask, masked_call, masked_source, places_of, restored_call
 from tasks_app.models import Missed, Overlap
-from tasks_app.signature import CallForm, form_of
+from tasks_app.schedules import called_with
+from tasks_app.signature import STAYS_MASKED, CallForm, form_of
 from tasks_app.timetable import Preview
 
 Schedule: Any = schedules.Schedule
@@ -117,7 +119,7 @@ class ScheduleForm(forms.ModelForm):
             overlap=rules.overlap if rules else Overlap.ALLOW,
         )
         if self.instance.pk:
-            self.initial.update(task_path=self.instance.func, **stored_arguments(self.instance))
+            self.initial.update(task_path=self.instance.func, **masked_arguments(self.instance))
         self.zone = self.data.get("time_zone") or zone
         try:
             self.fields["next_run"].zone = zone_of(self.zone)  # type: ignore[attr-defined]
@@ -148,7 +150,19 @@ class ScheduleForm(forms.ModelForm):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if not self.instance.pk and not cleaned.get("next_run") and cleaned.get("schedule_type") != CRON:
             self.add_error("next_run", "When is it to run first?")
+        if {"task_path", "arguments", "keywords"} <= cleaned.keys():
+            self._restore_secrets(cleaned)
         return cleaned
+
+    def _restore_secrets(self, cleaned: dict[str, Any]) -> None:
+        """Those that the form showed masked; another task is not given them."""
+        path, stored = cleaned["task_path"], stored_arguments(self.instance)
+        call = cleaned["arguments"], cleaned["keywords"]
+        if path == self.instance.func:
+            call = restored_call(path, *call, (stored["arguments"], stored["keywords"]))
+        if call_has_mask(path, *call):
+            self.add_error("keywords" if has_mask(call[1]) else "arguments", STAYS_MASKED)
+        cleaned["arguments"], cleaned["keywords"] = call
 
     def _post_clean(self) -> None:
         """Model and form together make a call that the task takes, at times that there are."""
@@ -226,6 +240,11 @@ class PageForm(ScheduleForm):
         return self.instance.func, args, {**kwargs, **options_among(kept)}
 
     @property
+    def called_with(self) -> str:
+        """The arguments of one that no form calls."""
+        return called_with(self.instance.func, self.instance.args, self.instance.kwargs, 300)
+
+    @property
     def preview(self) -> Preview:
         """What its times come to, saved or not."""
         for name in TIMES:
@@ -253,13 +272,12 @@ def options_among(keywords: dict[str, Any]) -> dict[str, Any]:
 
 def call_form(task: Any, schedule: Any, data: Any = None) -> CallForm:
     """The task's own form, filled in with what was sent or with the arguments of a schedule."""
-    if data is not None:
-        return form_of(task)(data)
     stored = stored_arguments(schedule)
     args, kwargs = stored["arguments"], stored["keywords"]
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
-        return form_of(task)()
-    return CallForm.from_call(task, args, {key: value for key, value in kwargs.items() if key not in NAMES_OF_OPTIONS})
+        return form_of(task)(data)
+    own = {key: value for key, value in kwargs.items() if key not in NAMES_OF_OPTIONS}
+    return CallForm.from_call(task, args, own, data)
 
 
 def wall_clock(at: datetime, zone: str) -> datetime:
@@ -277,6 +295,15 @@ def stored_arguments(schedule: Any) -> dict[str, Any]:
     with suppress(BadSchedule):
         found["keywords"] = read_literals(None, schedule.kwargs)[1]
     return found
+
+
+def masked_arguments(schedule: Any) -> dict[str, Any]:
+    """The same as they are shown."""
+    stored = stored_arguments(schedule)
+    args, kwargs = masked_call(schedule.func, stored["arguments"], stored["keywords"])
+    if isinstance(args, str):
+        args = MASK if places_of(schedule.func) else masked_source(args)
+    return {"arguments": args, "keywords": masked_source(kwargs) if isinstance(kwargs, str) else kwargs}
 
 
 def problem_of(schedule: Any) -> str:

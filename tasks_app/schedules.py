@@ -22,6 +22,7 @@ from tasks_app import timetable, wording
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
 from tasks_app.engine.timing import CRON, BadTiming, Timing
 from tasks_app.links import runs_url
+from tasks_app.masking import MASK, masked_call, masked_source, places_of
 from tasks_app.models import Failure, Status
 from tasks_app.paging import NEWER, OLDER, Place, changed, linked
 from tasks_app.templatetags.dumbwaiter import icon
@@ -63,6 +64,15 @@ SELECT page.*, statement_timestamp() AS now, (
   ) AS runs
 FROM page ORDER BY at, id
 """
+
+
+def called_with(func: str, args: Any, kwargs: Any, length: int = 160) -> str:
+    """The arguments of a schedule on one line."""
+    try:
+        return wording.arguments_line(*masked_call(func, *read_literals(args, kwargs)), length)
+    except BadSchedule:  # or longer than is read for a row
+        given = MASK if args and places_of(func) else masked_source(str(args or ""))
+        return wording.one_line(" ".join(filter(None, (given, masked_source(str(kwargs or ""))))), length)
 
 
 def run_url(run: uuid.UUID | str) -> str:
@@ -169,10 +179,7 @@ class Line:
 
     @property
     def arguments(self) -> str:
-        try:
-            return wording.arguments_line(*read_literals(self.args, self.kwargs))
-        except BadSchedule:  # or longer than is read for a row
-            return wording.one_line(" ".join(text for text in (self.args, self.kwargs) if text))
+        return called_with(self.func, self.args, self.kwargs)
 
     @property
     def state(self) -> str:

@@ -19,8 +19,11 @@ from tasks_app import catalog, wording
 from tasks_app.backend import check_moment
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.kinds import JSON, MOMENT, TEXT, BadText
+from tasks_app.masking import MASK, has_mask, is_secret, masked, restored
 from tasks_app.models.run import QUEUE_NAME_LENGTH
 from tasks_app.parameters import ABSENT, BY_NAME, Parameter, context_name, is_same, parameters_of, placed
+
+STAYS_MASKED = f"Write what belongs in place of {MASK}: what it was cannot be told from where it stands."
 
 
 def launchable() -> list[Task[..., Any]]:
@@ -79,6 +82,24 @@ class ArgumentField(forms.Field):
             initial=self._default_text,  # when it is shown: a moment is told by the viewer's clock
         )
 
+    is_hidden = False
+    """It is a secret: neither its default nor what it was earlier is ever shown."""
+    earlier: Any = ABSENT
+    """What an earlier call had."""
+
+    def follow(self, earlier: Any) -> None:
+        """Know what an earlier call had, or ABSENT: the secrets in it stay what they were, and are not shown."""
+        self.earlier = earlier
+        if not is_secret(self.parameter.name):
+            return
+        self.is_hidden = True
+        if not isinstance(self.widget, forms.Select):
+            self.widget = forms.PasswordInput({"class": "input", "autocomplete": "new-password"})
+        if earlier is not ABSENT:
+            self.required = False
+            self.help_text = f"As before unless filled in. {self.parameter.kind.note}".strip()
+        self.widget.is_required = self.required
+
     def _empty_choice(self) -> list[tuple[str, str]]:
         if self.parameter.is_nullable:
             return [("", "None")]
@@ -86,20 +107,24 @@ class ArgumentField(forms.Field):
 
     def _default_text(self) -> str:
         default = self.parameter.default
-        is_shown = default is not ABSENT and default is not None and self.holds(default)
-        return self.parameter.kind.show(default) if is_shown else ""
+        is_shown = not self.is_hidden and default is not ABSENT and default is not None and self.holds(default)
+        return self.parameter.kind.show(masked(default)) if is_shown else ""
 
     def get_bound_field(self, form: forms.BaseForm, field_name: str) -> BoundArgument:
         return BoundArgument(form, self, field_name)
 
     def text_of(self, value: Any) -> str:
-        """What would be typed for a JSON value."""
+        """What would be typed for a JSON value: for a secret nothing."""
+        if self.is_hidden:
+            return ""
         if value is None and self.parameter.is_nullable and self.parameter.kind is not JSON:
             return ""
-        return self.parameter.kind.show(value)
+        return self.parameter.kind.show(masked(value))
 
     def holds(self, value: Any) -> bool:
         """True when the value would come out of this field as it went in."""
+        if self.is_hidden:
+            return True
         try:
             return is_same(self.clean(self.text_of(value)), value)
         except (ValidationError, ValueError, TypeError, ArithmeticError, RecursionError):
@@ -109,14 +134,18 @@ class ArgumentField(forms.Field):
         kind = self.parameter.kind
         text = "" if value is None else str(value)
         if not (text if kind is TEXT else text.strip()):
+            if self.is_hidden and (self.earlier is not ABSENT or not self.parameter.is_required):
+                return self.earlier
             if self.required or (value is None and self.parameter.is_required):
                 raise ValidationError(kind.wanted, code="required")
             return ABSENT if value is None else self._blank()
         try:
-            found = kind.value(text)
+            found = restored(kind.value(text), self.parameter.default if self.earlier is ABSENT else self.earlier)
             to_json(found, "This")
         except (BadText, NotJSON) as error:
             raise ValidationError(str(error), code="invalid") from None
+        if has_mask(found):
+            raise ValidationError(STAYS_MASKED, code="invalid")
         return found
 
     def _blank(self) -> Any:
@@ -154,7 +183,11 @@ class Change:
     @property
     def said(self) -> str:
         """`width 320 → 640`."""
-        return f"{wording.visible(self.name)} {told(self.before)} → {told(self.after)}"
+        before, after = ((each if each is ABSENT else self._told(each)) for each in (self.before, self.after))
+        return f"{wording.visible(self.name)} {told(before)} → {told(after)}"
+
+    def _told(self, value: Any) -> Any:
+        return MASK if is_secret(self.name) else masked(value)
 
 
 def told(value: Any) -> str:
@@ -188,8 +221,12 @@ class CallForm(forms.Form):
         " here to copy from.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, earlier: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for one in self.parameters:
+            argument = self.fields[one.field_name]
+            assert isinstance(argument, ArgumentField)
+            argument.follow((earlier or {}).get(one.name, ABSENT))
         sent = self.data.get(self.add_prefix("given")) if self.is_bound else self.initial.get("given")
         names = set(str(sent or "").split(","))
         self.was_given = frozenset(one.name for one in self.parameters if one.name in names)
@@ -201,11 +238,19 @@ class CallForm(forms.Form):
                 field.help_text = f"By the clock of {timezone.get_current_timezone_name()}. {one.kind.note}"
 
     @staticmethod
-    def from_call(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> CallForm:
-        """The form of the task as it would have been filled in for this call; what does not fit is in `former`."""
+    def from_call(
+        task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], data: Any = None, **options: Any
+    ) -> CallForm:
+        """The form of the task as it would have been filled in for this call; what does not fit is in `former`.
+
+        With `data` the same form as it was sent: secrets that nobody filled in are those of the call.
+        """
         made = form_of(task)
         values, extra_args, extra_kwargs = placed(made.parameters, args, kwargs)
-        form = made(initial={"given": ",".join(values)}, **options)
+        if data is not None:
+            return made(data, earlier=values, **options)
+        form = made(initial={"given": ",".join(values)}, earlier=values, **options)
+        values = dict(values)
         initial = form.initial
         for one in form.parameters:
             field = form.fields[one.field_name]
@@ -217,7 +262,7 @@ class CallForm(forms.Form):
         initial["given"] = ",".join(values)
         former = {"arguments": extra_args, "keywords": extra_kwargs}
         if any(former.values()):
-            initial["former"] = JSON.show({key: value for key, value in former.items() if value})
+            initial["former"] = JSON.show(masked({key: value for key, value in former.items() if value}))
         return form
 
     @property

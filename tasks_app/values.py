@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks_app import wording
-from tasks_app.board import Cut
+from tasks_app.jsonable import Cut
 
 READ = 200_000
 """Characters of a value that are read for its page; of a longer one the beginning is shown."""

@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 
 from tasks_app import wording
 from tasks_app.admin import ReadOnlyAdmin, value
+from tasks_app.masking import masked
 from tasks_app.models import Status, Workflow
 
 LISTED = 200
@@ -54,4 +55,4 @@ class WorkflowAdmin(ReadOnlyAdmin):
 
     @admin.display(description="of the last step")
     def last_result(self, workflow: Workflow) -> Any:
-        return value(workflow.result) if workflow.is_finished else "-"
+        return value(masked(workflow.result)) if workflow.is_finished else "-"

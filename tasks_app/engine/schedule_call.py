@@ -20,6 +20,7 @@ from tasks_app.engine.logs import one_line
 from tasks_app.engine.unique import key_of_saved, rule_of, saved_rule
 from tasks_app.ids import new_id
 from tasks_app.jsonable import NotJSON, to_json
+from tasks_app.masking import MASK, masked_source, places_of
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
 
 NAMES_OF_OPTIONS = (q2_options.KNOWN | {"q_options"}) - {"group", "cluster"}
@@ -50,7 +51,7 @@ def read_call(func: str, hook: str | None, args: object, kwargs: object, queue: 
     """Raises `BadSchedule` for what is not written as literals, is not JSON, or asks for what a run does not have."""
     if len(func) > TASK_PATH_LENGTH:
         raise BadSchedule(f"The path of a task has at most {TASK_PATH_LENGTH} characters.")
-    given, named = read_literals(args, kwargs)
+    given, named = read_literals(args, kwargs, func)
     options = named.pop("q_options", None) or {}
     if not isinstance(options, dict):
         raise BadSchedule(f"q_options is a mapping, not {one_line(repr(options), 100)}.")
@@ -78,15 +79,18 @@ def read_call(func: str, hook: str | None, args: object, kwargs: object, queue: 
     return Call(plain[0], plain[1], queue, taken)
 
 
-def read_literals(args: object, kwargs: object) -> tuple[list[Any], dict[str, Any]]:
-    """The values that stand in a row, with the options among the keyword arguments; raises `BadSchedule`."""
-    positional = _literal(args, "arguments")
+def read_literals(args: object, kwargs: object, func: str = "") -> tuple[list[Any], dict[str, Any]]:
+    """The values that stand in a row, with the options among the keyword arguments; raises `BadSchedule`.
+
+    Its sentence tells of what cannot be read the beginning, and no secret; of arguments by position `func` knows which.
+    """
+    positional = _literal(args, "arguments", is_secret=bool(places_of(func)))
     if not isinstance(positional, tuple):  # a single value is written without a comma
         positional = () if positional is None else (positional,)
     return list(positional), _keywords(kwargs)
 
 
-def _literal(text: object, what: str) -> Any:
+def _literal(text: object, what: str, *, is_secret: bool = False) -> Any:
     """A value as Python writes it, never evaluated; None for nothing."""
     if not isinstance(text, str):  # not saved yet: `schedule()` gives the values themselves
         text = "" if text is None else str(text)
@@ -97,7 +101,7 @@ def _literal(text: object, what: str) -> Any:
     try:
         return ast.literal_eval(text.strip()) if text.strip() else None
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        shown = one_line(text, 100)
+        shown = MASK if is_secret else one_line(masked_source(text), 100)
         raise BadSchedule(f"The {what} cannot be read as plain values: {shown}") from None
 
 
@@ -116,7 +120,9 @@ def _keywords(text: object) -> dict[str, Any]:
         if isinstance(value, str) or "" in value:
             raise
     if value is not None and not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
-        raise BadSchedule(f"The keyword arguments are not written as x=1 or as a mapping: {one_line(str(text), 100)}")
+        raise BadSchedule(
+            f"The keyword arguments are not written as x=1 or as a mapping: {one_line(masked_source(str(text)), 100)}"
+        )
     return dict(value or {})
 
 

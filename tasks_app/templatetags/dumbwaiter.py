@@ -51,6 +51,20 @@ def visible_lines(text: str) -> SafeString:
     return format_html_join("\n", "{}", ((wording.visible(line),) for line in text.split("\n")))
 
 
+CODE = re.compile(r"(?<!`)(`{1,2})([^`]+)\1(?!`)")
+
+
+@register.filter
+def with_code(text: object) -> SafeString:
+    """One line of a docstring: what stands between backticks as code, all of it `visible` and escaped."""
+    plain, parts = wording.visible(str(text)), list[str]()
+    end = 0
+    for match in CODE.finditer(plain):
+        parts += [escape(plain[end : match.start()]), format_html("<code>{}</code>", match[2])]
+        end = match.end()
+    return mark_safe("".join([*parts, escape(plain[end:])]))  # noqa: S308 - every part is escaped above
+
+
 @register.filter
 def capfirst_only(word: str) -> str:
     """`Warning` for `WARNING`."""

@@ -18,6 +18,7 @@ from tasks_app.again import changes_of
 from tasks_app.circumstances import Circumstances, look
 from tasks_app.copied import as_curl, as_python
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
+from tasks_app.masking import masked_text, masked_texts
 from tasks_app.models import TaskRun
 from tasks_app.portrait import Portrait, readable
 from tasks_app.run_log import Excerpt, Filters, excerpt
@@ -92,12 +93,16 @@ def log(request: HttpRequest, pk: uuid.UUID) -> StreamingHttpResponse:
 @never_cache
 @require_safe
 def value(request: HttpRequest, pk: uuid.UUID, what: str) -> StreamingHttpResponse:
-    """The arguments or the result, whole, as JSON."""
+    """The arguments or the result, whole but for secrets, as JSON."""
     named = {"result": ("return_value",), "arguments": ("args", "kwargs")}[what]
     texts = {f"{name}_text": Cast(name, TextField()) for name in named}
-    found = get_run(request, pk, TaskRun.objects.only("id", "owner").annotate(**texts))
+    found = get_run(request, pk, TaskRun.objects.only("id", "owner", "task_path").annotate(**texts))
     parts = [str(getattr(found, text) or "null") for text in texts]
-    whole = parts if what == "result" else ['{"args": ', parts[0], ', "kwargs": ', parts[1], "}"]
+    if what == "result":
+        whole = [masked_text(parts[0])]
+    else:
+        args, kwargs = masked_texts(found.task_path, *parts)
+        whole = ['{"args": ', args, ', "kwargs": ', kwargs, "}"]
     return download([*whole, "\n"], f"{found.short_id}-{what}.json", "application/json")
 
 

@@ -15,7 +15,7 @@ from django_htmx.http import HttpResponseClientRefresh, trigger_client_event
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app.access import get_run
-from tasks_app.audit import Actor
+from tasks_app.audit import REASON_LENGTH, Actor
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import QUEUE_NAME_LENGTH
 from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY, may_steer
@@ -40,11 +40,11 @@ class ChangeForm(forms.Form):
 
 @require_POST
 def cancel(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
-    """The button Cancel; the run's page tells what came of it, also when it had ended before."""
+    """The button Cancel, with a reason or without; the page tells what came of it, also when it had ended before."""
     run = get_run(request, pk)
     if not may_steer(request.user, run, CANCEL):
         return refused(request, run, "cancel")
-    run.cancel(by=Actor.of(request))
+    run.cancel(reason_of(request), by=Actor.of(request))
     return done(request, run)
 
 
@@ -102,8 +102,7 @@ def delete(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
         return refused(request, run, "delete")
     if request.method != "POST":
         return render(request, "run_delete.html", {"run": run})
-    why = request.POST.get("why", "").replace("\0", "")[:500]
-    tally = TaskRun.objects.filter(pk=run.pk).delete_runs(by=Actor.of(request), why=why)
+    tally = TaskRun.objects.filter(pk=run.pk).delete_runs(by=Actor.of(request), why=reason_of(request))
     if not tally.changed:
         messages.error(request, str(tally))
         return redirect(run)
@@ -112,6 +111,11 @@ def delete(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
         return redirect(reverse("runs"))
     except NoReverseMatch:
         return redirect("home")
+
+
+def reason_of(request: HtmxRequest) -> str:
+    """Why, as somebody wrote it; empty for most."""
+    return request.POST.get("why", "").replace("\0", "").strip()[:REASON_LENGTH]
 
 
 def done(request: HtmxRequest, run: TaskRun) -> HttpResponse:

@@ -91,6 +91,20 @@ def test_a_press_counts_however_long_it_takes(web: WebFactory, qcluster: Cluster
     assert watched.trouble == []
 
 
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_reason_can_be_said_beside_the_button(web: WebFactory, open_page: OpenPage, javascript: bool) -> None:
+    watched = open_a_long_one(open_page, web(OPEN_ACCESS=1), java_script_enabled=javascript)
+    page = watched.page
+
+    page.get_by_label("Cancel and say why").click()
+    page.get_by_role("textbox", name="Why").fill("Wrong list")
+    page.get_by_role("button", name="Cancel it").click()
+
+    expect(page.locator("#run-title .status--cancelled")).to_be_visible()
+    expect(page.locator("#run-why")).to_contain_text("Cancelled by a guest: Wrong list.")
+    assert watched.trouble == []
+
+
 def test_it_needs_no_javascript(web: WebFactory, open_page: OpenPage) -> None:
     watched = open_a_long_one(open_page, web(OPEN_ACCESS=1), java_script_enabled=False)
     page = watched.page

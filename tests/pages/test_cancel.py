@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from tasks_app.clock import database_now
-from tasks_app.models import Status, TaskRun
+from tasks_app.models import AuditEntry, Status, TaskRun
 from tasks_app.wording import clock_seconds
 from tests.pages.conftest import SITUATIONS, RunFactory
 from tests.pages.test_run_page import HTMX, page_of, poll_of
@@ -180,3 +180,28 @@ def test_an_operator_without_the_permission_is_refused(run: RunFactory) -> None:
     assert "That needs the permission to cancel runs." in page
     wanted.refresh_from_db()
     assert wanted.status == Status.READY
+
+
+@pytest.mark.parametrize("state", ["ready", "running"])
+def test_a_reason_stands_on_its_page_and_in_the_audit(client: Client, run: RunFactory, state: str) -> None:
+    unwanted = run(**SITUATIONS[state])
+    field = re.search(r'<input [^>]*id="cancel-why"[^>]*>', page_of(client, unwanted))
+    assert field and ' form="cancel"' in field[0] and ' maxlength="500"' in field[0]
+
+    client.post(address_of(unwanted), {"why": " The list was\0 wrong "})
+
+    unwanted.refresh_from_db()
+    assert unwanted.failure_message == "Cancelled by mara: The list was wrong."
+    assert AuditEntry.objects.get().reason == "The list was wrong"
+    assert "The list was wrong" in page_of(client, unwanted)
+
+
+def test_a_reason_without_end_is_cut_and_does_no_harm(client: Client, run: RunFactory) -> None:
+    unwanted = run()
+
+    client.post(address_of(unwanted), {"why": "<script>" + "why" * 100_000})
+
+    unwanted.refresh_from_db()
+    assert len(unwanted.failure_message or "") < 600
+    assert len(AuditEntry.objects.get().reason) == 500
+    assert "<script>why" not in page_of(client, unwanted)

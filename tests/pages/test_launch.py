@@ -9,7 +9,10 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+import tasks_app.tasks
 from tasks_app.models import Status, TaskRun
+from tasks_app.templatetags.dumbwaiter import with_code
+from tests import secretive
 from tests.pages.conftest import SITUATIONS, RunFactory
 
 HTMX = {"HX-Request": "true"}
@@ -183,3 +186,26 @@ def test_a_foreign_run_is_not_sent_again(client: Client, mara: User, tobias: Use
     may_launch(mara)
 
     assert client.get(f"/runs/{run(owner=tobias).pk}/again/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("Count to `n` and ``m``.", "Count to <code>n</code> and <code>m</code>."),
+        ("`<b>` & <i>", "<code>&lt;b&gt;</code> &amp; &lt;i&gt;"),
+        ("one ` alone, ``` three, ``", "one ` alone, ``` three, ``"),
+        ("`\u202eturned`", "<code>[202e]turned</code>"),
+        ("`" * 3001, "`" * 3001),
+    ],
+)
+def test_code_in_a_docstring_is_drawn_as_code_and_does_no_harm(text: str, drawn: str) -> None:
+    assert with_code(text) == drawn
+
+
+def test_the_pages_of_tasks_draw_it(client: Client, mara: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks_app.tasks, "secretive", secretive, raising=False)
+    may_launch(mara)
+
+    for address in ("/launch/", "/launch/tests.secretive.signs_in/"):
+        page = client.get(address).content.decode()
+        assert "Sign in at <code>url</code> with a &lt;password&gt;, or <code>nobody</code>." in page

@@ -22,7 +22,7 @@ entered = ExitStack()
 
 def prepare_environment() -> None:
     """The same settings on every machine, whatever its owner has exported."""
-    names = "ALLOWED_HOSTS API_TOKENS BEHIND_PROXY BIND CSRF_TRUSTED_ORIGINS PORT RETENTION TIME_ZONE"
+    names = "ALLOWED_HOSTS API_TOKENS BEHIND_PROXY BIND CSRF_TRUSTED_ORIGINS MASKED_KEYS PORT RETENTION TIME_ZONE"
     for name in names.split():
         os.environ.pop(name, None)
     os.environ.update(
