@@ -107,6 +107,11 @@ def visit(centre: Centre) -> Iterator[OpenCentre]:
         context.close()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pictures are taken when they are asked for."""
+    return True if collection_path.name == "test_screenshots.py" and not config.getoption("screenshots") else None
+
+
 NOTE_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) => {
   (window.violations ??= []).push(`${event.violatedDirective}: ${event.blockedURI || event.sample}`);

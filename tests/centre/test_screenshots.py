@@ -14,10 +14,7 @@ from config.local import BASE_DIR
 from tests.centre.conftest import Centre, OpenCentre
 from tests.centre.pages import OURS, Page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif("not config.getoption('screenshots')", reason="They are taken with --screenshots."),
-]
+pytestmark = pytest.mark.browser
 
 FOLDER = BASE_DIR / "docs" / "screenshots"
 MOST_BYTES = 150_000
