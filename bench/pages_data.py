@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from django.test.utils import CaptureQueriesContext  # noqa: E402
 from bench.agent import tidy  # noqa: E402
 from bench.contenders.dumbwaiter import copy_runs  # noqa: E402
 from tasks_app.models import TaskRun  # noqa: E402
-from tasks_app.models.stat import BUCKETS  # noqa: E402
+from tasks_app.models.histogram import BUCKETS, packed  # noqa: E402
 
 TASKS, QUEUES, OWNERS, KINDS, CLUSTERS = 20, 5, 10, 40, 8
 RUNNING, SCHEDULED, ENTRIES, LOG_LINES = 60, 10_000, 20_000, 200_000
@@ -55,13 +56,25 @@ DONE = {
 }
 AT_WORK = {"status": "'RUNNING'", "progress": """'{"done": 3, "total": 9, "message": "three of nine"}'"""}
 
+ONES = packed([1] * BUCKETS)
 STATISTICS = f"""
 INSERT INTO tasks_app_runstat (grain, at, task_path, queue_name, status, count, waits, lengths, waited, ran)
 SELECT grain, date_trunc(unit, now()) - number * make_interval(secs => grain), 'bench.tasks.task_' || task,
-  'queue-' || task % {QUEUES}, status, 60, array_fill(1, ARRAY[{BUCKETS}]), array_fill(1, ARRAY[{BUCKETS}]), 30, 90
+  'queue-' || task % {QUEUES}, status, 60, {ONES}, {ONES}, 30, 90
 FROM (VALUES (60, 'minute', 2 * 24 * 60), (3600, 'hour', 30 * 24), (86400, 'day', 31)) AS of(grain, unit, times),
   generate_series(0, times - 1) AS number, generate_series(0, {TASKS - 1}) AS task,
   unnest(ARRAY['SUCCESSFUL', 'FAILED']) AS status
+"""
+QUEUE_STATISTICS = """
+INSERT INTO tasks_app_queuestat (grain, at, queue_name, status, count, waits, lengths, waited, ran)
+SELECT grain, at, queue_name, status, sum(count), sum(waits), sum(lengths), sum(waited), sum(ran)
+FROM tasks_app_runstat GROUP BY grain, at, queue_name, status
+"""
+FAILURE_STATISTICS = f"""
+INSERT INTO tasks_app_failurestat (group_id, grain, at, queue_name, count)
+SELECT kind, grain, date_trunc(unit, now()) - number * make_interval(secs => grain), 'queue-' || kind % {QUEUES}, 3
+FROM (VALUES (60, 'minute', 2 * 24 * 60), (3600, 'hour', 30 * 24), (86400, 'day', 31)) AS of(grain, unit, times),
+  generate_series(0, times - 1) AS number, generate_series(1, {KINDS}) AS kind
 """
 AUDIT = f"""
 INSERT INTO tasks_app_auditentry (act, at, actor_name, verb, subject, runs, count, details, reason)
@@ -107,9 +120,11 @@ def fill(rows: str, ready: str) -> dict[str, Any]:
         name="default", queues=["default"], host="web-1", pid=1, workers=8, started_at=now, heartbeat_at=ahead
     )
     CountedTo.objects.update_or_create(pk=1, defaults={"at": now})
-    ids = {state: str(getattr(TaskRun.objects, state)().newest()[0].pk) for state in ("ready", "running", "failed")}
+    states = ("ready", "running", "failed", "successful")
+    ids = {state: str(getattr(TaskRun.objects, state)().newest()[0].pk) for state in states}
+    ids |= {"flow": str(flow()), "schedule": str(schedules()), "kind": "7"}
     with connection.cursor() as cursor:
-        for statement in (STATISTICS, AUDIT, CLUSTER):
+        for statement in (STATISTICS, QUEUE_STATISTICS, FAILURE_STATISTICS, AUDIT, CLUSTER):
             cursor.execute(statement)
         cursor.execute(LOG, [ids["running"]])
     write_log(settings.LOG_FILE)
@@ -117,6 +132,24 @@ def fill(rows: str, ready: str) -> dict[str, Any]:
     client = Client()
     client.force_login(operator)
     return {**ids, "session": client.cookies["sessionid"].value}
+
+
+def flow() -> uuid.UUID:
+    """A workflow of a hundred and one steps, of which none has begun, because nobody is there."""
+    from tasks_app.tasks import create_task
+    from tasks_app.workflows import group
+
+    steps = [create_task.step(type=1) for _ in range(100)]
+    return group(steps, then=create_task.step(type=2)).enqueue(name="A hundred and one").pk
+
+
+def schedules() -> int:
+    """A hundred of them; answers which one is the last."""
+    from django_q.tasks import schedule
+
+    path = "tasks_app.tasks.practice.create_task"
+    made = [schedule(path, name=f"every-{n}", schedule_type="C", cron=f"{n % 60} 2 * * *", type=1) for n in range(100)]
+    return int(made[-1].pk)
 
 
 def finished(rows: int) -> None:
