@@ -1,8 +1,10 @@
 """The one clock that all times are told by: the database's."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import connection
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def database_now() -> datetime:

@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from tasks_app import about, search, wording
 from tasks_app.catalog import task_paths
+from tasks_app.clock import EPOCH
 from tasks_app.ids import ids_beginning_with
 from tasks_app.models import Cluster, Failure, FailureGroup, ScheduleRules, Status, TaskRun, TaskRunQuerySet
 from tasks_app.models.cluster import claim_id
@@ -37,7 +38,9 @@ NAMELESS = "What runs are about is named by its model and its key: shop.order:48
 UNITS = {"m": "minute", "h": "hour", "d": "day"}
 LONGEST_BACK = timedelta(days=3650)
 
-WAITS = Q(status=Status.READY, claimed_by=None)
+WAITS = Q(status=Status.READY, claimed_by=None, enqueued_at__gte=EPOCH)
+"""The date says nothing new, but is what the index of waiting runs asks for."""
+
 LATER = WAITS & Q(is_waiting=None, run_after__gt=Now()) & Q(run_after__gt=F("enqueued_at"))
 """The last comparison says nothing new, but is what the index of later runs asks for."""
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
+
+from tasks_app.clock import EPOCH
 
 M = TypeVar("M", bound=Model)
 
@@ -24,7 +26,6 @@ OLDER, NEWER, SIZE = "older", "newer", "size"
 """The names of a page's place in its URL: the rows after this place, those before it, and how many."""
 
 PLACE = re.compile(r"(\d{1,19})-([0-9a-fA-F-]{1,36})")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

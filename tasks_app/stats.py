@@ -5,17 +5,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
 from django.db import connection
 
+from tasks_app.clock import EPOCH
 from tasks_app.models import Grain, RunStat, Status
 from tasks_app.models.histogram import packed, unpacked
 from tasks_app.models.stat import FINENESS, KEPT, SHORTEST
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
