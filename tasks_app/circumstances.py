@@ -14,7 +14,7 @@ from tasks_app.health import PLAIN
 COUNTED = 1_000
 """A place in line is told up to here."""
 
-REDRAWN = 5
+REDRAWN = 15
 """While something goes on, the drawing of the life is made anew after so many seconds without other news."""
 
 # One statement, because it is also what tells whether a page has news. A row has another `xmin` or `ctid` whenever it

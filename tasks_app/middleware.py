@@ -1,9 +1,7 @@
 from collections.abc import Callable
-from functools import cache
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
-from zoneinfo import available_timezones as find_timezones
 
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
@@ -19,9 +17,9 @@ from django.utils import timezone
 
 from tasks_app import live
 from tasks_app.access import is_open_to
+from tasks_app.clock import available_timezones
 
 UNREACHABLE = (OperationalError, InterfaceError)
-available_timezones = cache(find_timezones)  # it reads the disk
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):

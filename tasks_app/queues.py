@@ -27,6 +27,9 @@ RATE_MINUTES = 5
 
 SPARK_MINUTES = 60
 
+NEXT = 1_000
+"""Of so many runs, the next to be claimed, the oldest is told: what stands in no index costs a look at each row."""
+
 CAME = 2_000
 """How many runs that came are looked at for the rates at which they do; where more came, only the last of them."""
 
@@ -68,30 +71,41 @@ span AS (
   FROM newest, minute),
 came AS (
   SELECT name, round(60 * count(*) / max(span.seconds), 1)::float8 AS each_minute FROM newest, span GROUP BY name),
+later AS (
+  SELECT name, count(*) AS runs, sum(count(*)) OVER () > {COUNTED} AS is_cut FROM (
+    SELECT queue_name AS name FROM tasks_app_taskrun
+    WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL AND run_after > enqueued_at
+      AND run_after > statement_timestamp()
+    ORDER BY run_after, id LIMIT {COUNTED + 1}) AS run GROUP BY name),
 names AS (
   SELECT name FROM waiting WHERE name IS NOT NULL
   UNION SELECT name FROM held UNION SELECT name FROM served UNION SELECT name FROM ended
   UNION SELECT name FROM tasks_app_queue ORDER BY name LIMIT {MOST})
 SELECT line.*, statement_timestamp(), ({TASKS})
 FROM (SELECT) AS one LEFT JOIN LATERAL (
-SELECT name, plain.runs + limited.runs AS due, least(plain.oldest, limited.oldest) AS oldest, later.runs AS later,
+SELECT name, plain.runs + limited.runs AS due, oldest.at AS oldest,
+  coalesce(later.runs, 0) AS later, coalesce(later.is_cut, false) AS is_cut,
   coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers, coalesce(ended.runs, 0) AS ended,
   coalesce(came.each_minute, 0) AS came, queue.xmin::text AS policy,
   coalesce(queue.paused_at IS NOT NULL AND (queue.paused_until IS NULL OR queue.paused_until > statement_timestamp()),
     false) AS is_paused
-FROM names LEFT JOIN held USING (name) LEFT JOIN served USING (name) LEFT JOIN ended USING (name)
+FROM names LEFT JOIN held USING (name) LEFT JOIN later USING (name) LEFT JOIN served USING (name)
+LEFT JOIN ended USING (name)
 LEFT JOIN came USING (name) LEFT JOIN tasks_app_queue AS queue USING (name),
-LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
-  SELECT enqueued_at FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = names.name
+LATERAL (SELECT count(*) AS runs FROM (
+  SELECT FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = names.name
     AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id LIMIT {COUNTED + 1}) AS run) AS plain,
-LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
-  SELECT enqueued_at FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name = names.name
+LATERAL (SELECT count(*) AS runs FROM (
+  SELECT FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name = names.name
     AND run_after <= statement_timestamp() ORDER BY limit_key, priority DESC, run_after, id
   LIMIT {COUNTED + 1}) AS run) AS limited,
-LATERAL (SELECT count(*) AS runs FROM (
-  SELECT FROM tasks_app_taskrun WHERE status = 'READY' AND claimed_by IS NULL AND is_waiting IS NULL
-    AND run_after > enqueued_at AND run_after > statement_timestamp() AND queue_name = names.name
-  ORDER BY run_after LIMIT {COUNTED + 1}) AS run) AS later) AS line ON true
+LATERAL (SELECT least((SELECT min(enqueued_at) FROM (
+  SELECT enqueued_at FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = names.name
+    AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id LIMIT {NEXT}) AS run),
+  (SELECT min(enqueued_at) FROM (
+  SELECT enqueued_at FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name = names.name
+    AND run_after <= statement_timestamp() ORDER BY limit_key, priority DESC, run_after, id
+    LIMIT {NEXT}) AS run)) AS at) AS oldest) AS line ON true
 ORDER BY name
 """  # noqa: S608  its parts are ours
 
@@ -104,6 +118,8 @@ class Line:
     due: int
     oldest: datetime | None
     later: int
+    is_cut: bool
+    """There are more for later, of some queue."""
     held: int
     workers: int
     ended: int
@@ -129,7 +145,7 @@ class Line:
 
     @property
     def later_told(self) -> str:
-        return wording.count(self.later, COUNTED)
+        return f"{wording.count(self.later)}{'+' if self.is_cut else ''}"
 
     @property
     def rate(self) -> str:

@@ -16,7 +16,7 @@ from tasks_app.engine.logs import one_line
 from tasks_app.models import RunLog
 from tasks_app.paging import changed
 
-SHOWN = 500
+SHOWN = 300
 """Lines that come at once."""
 
 LOOKED_AT = 20_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
-from zoneinfo import available_timezones
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -17,6 +16,7 @@ from django_tasks.exceptions import InvalidTaskError
 from tasks_app import audit, wording
 from tasks_app.audit import By
 from tasks_app.catalog import task_paths
+from tasks_app.clock import available_timezones
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import NAMES_OF_OPTIONS, BadSchedule, default_zone, read_literals
 from tasks_app.engine.schedules import title_of
