@@ -141,16 +141,24 @@ def masked(value: Any) -> Any:
     """A JSON value, or the beginning of one (`Cut`), with its secrets masked at any depth."""
     if isinstance(value, Cut):
         return Cut(masked_text(value))
-    try:
-        return _masked(value, secret_keys().has)
-    except RecursionError:
-        return MASK
+    return _masked(value, secret_keys().has)
 
 
 def _masked(value: Any, is_secret: Callable[[str], bool]) -> Any:
-    if isinstance(value, dict):
-        return {key: MASK if is_secret(key) else _masked(inner, is_secret) for key, inner in value.items()}
-    return [_masked(inner, is_secret) for inner in value] if isinstance(value, list | tuple) else value
+    """Without recursion: a value may be deeper than Python's stack."""
+    result: list[Any] = [None]
+    left: list[tuple[Any, Any, Any]] = [(value, result, 0)]
+    while left:
+        value, holder, place = left.pop()
+        if isinstance(value, dict):
+            holder[place] = found = dict.fromkeys(value, MASK)
+            left += [(inner, found, key) for key, inner in value.items() if not is_secret(key)]
+        elif isinstance(value, list | tuple):
+            holder[place] = several = [None] * len(value)
+            left += [(inner, several, number) for number, inner in enumerate(value)]
+        else:
+            holder[place] = value
+    return result[0]
 
 
 def masked_call(path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -250,7 +250,7 @@ def text_of(response: Any) -> str:
 
 
 WITHOUT_ARGUMENTS = {
-    *("theme", "refresh", "time-zone", "keys", "login", "logout", "healthz", "run-file", "smoke-test"),
+    *("activity", "theme", "refresh", "time-zone", "keys", "login", "logout", "healthz", "run-file", "smoke-test"),
     *("api-tasks", "api-task"),  # the door of programs, which answers a result whole
     *("launch-create_task", "launch-make_thumbnails", "runs-steer", "runs-views", "runs-bulk", "bulk-undo"),
     *("run-cancel", "run-change", "run-retry", "failure-steer", "queue-steer", "schedule-steer", "workflow-steer"),
@@ -488,3 +488,15 @@ def test_a_schedule_that_cannot_be_read_is_logged_without_it() -> None:
         with pytest.raises(BadSchedule) as raised:
             read_call(one.func, None, args, kwargs, None)
         assert CANARY not in str(raised.value)
+
+
+def test_a_value_may_be_deeper_than_the_stack() -> None:
+    value: Any = {"password": CANARY, "deepest": 1}
+    for _ in range(5_000):
+        value = {"in": [value]}
+
+    found = masked(value)
+
+    for _ in range(5_000):
+        found = found["in"][0]
+    assert found == {"password": MASK, "deepest": 1}
