@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import timedelta
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from django.db.models import F
 from django.db.models.functions import Now
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tasks_app import audit
 from tasks_app.clock import database_now
@@ -74,6 +75,7 @@ def test_it_keeps_nobody_out_in_either_theme_at_any_width_or_on_paper(
 @parametrised(OURS)
 def test_every_control_is_reached_and_seen_by_keyboard(visit: OpenCentre, centre: Centre, page: Page) -> None:
     watched = opened(visit, centre, page)
+    expect(watched.page.locator("[hx-trigger=load]")).to_have_count(0)
     watched.page.evaluate("for (const each of document.querySelectorAll('details:not(.menu)')) each.open = true")
     watched.page.evaluate(LOOKS)
     whole = watched.page.evaluate("markControls()")
@@ -151,6 +153,23 @@ def test_focus_stays_where_it_is_when_news_comes(visit: OpenCentre, centre: Cent
     expect(live).not_to_have_attribute("data-now", told)
     assert watched.page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
     assert troubles(watched) == []
+
+
+def test_a_tab_keeps_the_focus_when_its_count_arrives(visit: OpenCentre, centre: Centre) -> None:
+    page = visit("/keys/").page
+    held: list[Route] = []
+    page.route("**/runs/counts/*", lambda route: held.append(route))
+    with page.expect_request("**/runs/counts/*"):
+        page.goto(f"{centre.address}/runs/")
+    tab = page.locator("#tab-failed")
+    tab.focus()
+    tab.evaluate("tab => { window.focused = tab }")
+    expect(tab.locator(".num")).to_have_count(0)
+
+    held[0].continue_()
+
+    expect(tab.locator(".num")).to_have_text(re.compile(r"\d"))
+    assert page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
 
 
 def test_every_live_page_is_held_to_its_news(visit: OpenCentre, centre: Centre) -> None:
