@@ -68,7 +68,7 @@ POLL = re.compile(r'data-poll[^>]* hx-get="([^"]*seen=[^"]*)"|hx-get="([^"]*seen
 
 
 class Site:
-    """A gunicorn on the filled database, as it is in production, and a session of an operator."""
+    """A gunicorn on the filled database, as it is in production, and sessions of operators."""
 
     def __init__(self, made: Machine, rows: int, ready: int) -> None:
         self.machine = made
@@ -107,8 +107,9 @@ class Site:
             time.sleep(0.2)
         raise RuntimeError(f"The web server does not answer:\n{self.machine.log_tail('gunicorn', 20)}")
 
-    def headers(self, poll: bool = False) -> dict[str, str]:
-        return {"Cookie": f"sessionid={self.told['session']}", **({"HX-Request": "true"} if poll else {})}
+    def headers(self, poll: bool = False, reader: int = 0) -> dict[str, str]:
+        sessions = self.told["sessions"]
+        return {"Cookie": f"sessionid={sessions[reader % len(sessions)]}", **({"HX-Request": "true"} if poll else {})}
 
     def ask(self, path: str, poll: bool = False) -> tuple[int, str, float]:
         """Status, text and milliseconds of one answer, on a connection of its own, which is made before."""
@@ -167,8 +168,8 @@ def measure(site: Site) -> dict[str, dict[str, Any]]:
 class Reader:
     """An open page that asks for news, on a connection that it keeps as browsers do."""
 
-    def __init__(self, site: Site, path: str) -> None:
-        self.site, self.path = site, path
+    def __init__(self, site: Site, path: str, number: int) -> None:
+        self.site, self.path, self.number = site, path, number
         self.poll = ""
         self.spent: list[float] = []
         self.statuses: list[int] = []
@@ -205,7 +206,7 @@ class Reader:
     async def answer(
         self, path: str, poll: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[int, str]:
-        given = {"Host": "127.0.0.1", **self.site.headers(poll)}
+        given = {"Host": "127.0.0.1", **self.site.headers(poll, self.number)}
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
         await writer.drain()
@@ -220,7 +221,7 @@ class Reader:
 
 async def together(site: Site, paths: list[str], readers: int, seconds: float) -> dict[str, Any]:
     """So many readers, spread over the pages and over the pace; what their polls took."""
-    crowd = [Reader(site, paths[number % len(paths)]) for number in range(readers)]
+    crowd = [Reader(site, paths[number % len(paths)], number // len(paths)) for number in range(readers)]
     few = asyncio.Semaphore(OPENING)
     await asyncio.gather(*(reader.open(few) for reader in crowd))
     counted_from = time.perf_counter() + 2 * PACE_SECONDS
@@ -282,8 +283,8 @@ Milliseconds are medians of {TIMES} answers, as a browser on the same machine se
 and {MOST_QUERIES} queries a page, no sequential scan of the runs, and of a poll without news
 at most {MOST_POLL_QUERIES} query."""
     together = f"""\
-Many readers at once, each on a page of those that poll, asking every {PACE_SECONDS:g} s; milliseconds of a poll.
-Wanted: p95 of at most {MOST_P95_MS} ms. The readers take their share of the same cores."""
+Many open pages at once, of {results["operators"]} operators, each asking for news every {PACE_SECONDS:g} s;
+milliseconds of a poll. Wanted: p95 of at most {MOST_P95_MS} ms. The readers take their share of the same cores."""
     parts = [
         "# What `make bench-pages` measured",
         report.machine_lines(made),
@@ -342,7 +343,10 @@ def main() -> None:
         sys.exit("Interrupted: everything that was started has been stopped.")
     facts |= {"minutes": round((time.monotonic() - began) / 60, 1)}
     facts["command"] = facts["command"].replace("-m bench ", "-m bench.pages ")
-    results = {"machine": facts, "pages": pages, "crowds": found, "rows": options.rows, "ready": options.ready}
+    results = {
+        "machine": facts, "pages": pages, "crowds": found, "rows": options.rows, "ready": options.ready,
+        "operators": len(site.told["sessions"]),
+    }  # fmt: skip
     told = page(results)
     print(told)
     if options.write:

@@ -30,6 +30,9 @@ from tasks_app.models import TaskRun  # noqa: E402
 from tasks_app.models.histogram import BUCKETS, packed  # noqa: E402
 
 TASKS, QUEUES, OWNERS, KINDS, CLUSTERS = 20, 5, 10, 40, 8
+READERS = 20
+"""So many operators read, each with a session of his own."""
+
 RUNNING, SCHEDULED, ENTRIES, LOG_LINES = 60, 10_000, 20_000, 200_000
 
 # A month of them, the newest as close together as those of a busy hour.
@@ -129,9 +132,17 @@ def fill(rows: str, ready: str) -> dict[str, Any]:
         cursor.execute(LOG, [ids["running"]])
     write_log(settings.LOG_FILE)
     tidy()
+    return {**ids, "sessions": [session_of(each) for each in (operator, *operators())]}
+
+
+def operators() -> list[User]:
+    return [User.objects.create_superuser(f"operator-{number}") for number in range(1, READERS)]
+
+
+def session_of(user: User) -> str:
     client = Client()
-    client.force_login(operator)
-    return {**ids, "session": client.cookies["sessionid"].value}
+    client.force_login(user)
+    return client.cookies["sessionid"].value
 
 
 def flow() -> uuid.UUID:

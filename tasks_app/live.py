@@ -7,6 +7,7 @@ says for whom the page was made, and a browser with another session has no use f
 
 Many readers of one page ask the database once, not each: a version is remembered for a moment, and what an operator is
 told is told to the others. A version that differs between operators would only be looked at more often than it has to.
+And when there is news, it comes to all of them at once: the part is drawn once for those who see the same (`drawn`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +25,7 @@ from django.core import signing
 from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 
+from tasks_app import drawn
 from tasks_app.access import is_operator
 
 SALT = "tasks_app.live"
@@ -36,6 +39,9 @@ MOST_REMEMBERED = 1_000
 
 SEEN = "seen"
 """The name under which a page hands its version back."""
+
+TOLD, POLL = "told_version", "last_poll"
+"""What a request was told by its poll, and what its page will ask, for as long as it is answered."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,23 @@ Version = Callable[..., str]
 View = Callable[..., HttpResponseBase]
 
 
-def live(version: Version) -> Callable[[View], View]:
-    """Mark a view as one that tells its version; `middleware.NoNewsMiddleware` answers polls that have it already."""
+def live(version: Version, *, is_personal: bool = False) -> Callable[[View], View]:
+    """Mark a view as one that tells its version; `middleware.NoNewsMiddleware` answers polls that have it already.
+
+    One that `is_personal` shows something else to each person, even to those who may see and do the same.
+    """
 
     def marked(view: View) -> View:
-        view.version = version  # type: ignore[attr-defined]
-        return view
+        @wraps(view)
+        def shown(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+            told = request.__dict__.get(TOLD)
+            if told is None or not is_poll(request):
+                return view(request, **kwargs)
+            key = (view, place(request.path, request.GET), told, *drawn.eyes(request, is_personal))
+            return drawn.once(key, request, lambda: view(request, **kwargs), lambda: last_poll(request))
+
+        shown.version = version  # type: ignore[attr-defined]
+        return shown
 
     return marked
 
@@ -75,20 +92,38 @@ def digest(*looks: object) -> str:
     return blake2b(repr(looks).encode(errors="replace"), digest_size=8).hexdigest()
 
 
+@dataclass(frozen=True)
+class Poll:
+    """Where a page asks for news, whoever it is that asks."""
+
+    path: str
+    query: tuple[tuple[str, tuple[str, ...]], ...]
+    version: str
+
+    def url(self, request: HttpRequest) -> str:
+        """The same for the page of this request, signed."""
+        viewer = Viewer.of(request)
+        told = [self.version, viewer.pk, viewer.is_staff, digest(self.path, sorted(self.query)), session_of(request)]
+        query = [*self.query, (SEEN, (signing.dumps(told, salt=SALT, compress=True),))]
+        return f"{self.path}?{urlencode(query, doseq=True)}"
+
+
 def poll_url(request: HttpRequest, version: str, path: str = "", **values: str) -> str:
     """Where the page of this request asks for news; `values` are put into its query, to be given back.
 
     A form that answers with parts of another page names its path.
     """
-    path = path or request.path
     query = request.GET.copy()
     query.pop(SEEN, None)
     for name, value in values.items():
         query[name] = value
-    viewer = Viewer.of(request)
-    told = [version, viewer.pk, viewer.is_staff, place(path, query), session_of(request)]
-    query[SEEN] = signing.dumps(told, salt=SALT, compress=True)
-    return f"{path}?{urlencode(list(query.lists()), doseq=True)}"
+    poll = request.__dict__[POLL] = Poll(path or request.path, lists(query), version)
+    return poll.url(request)
+
+
+def last_poll(request: HttpRequest) -> Poll | None:
+    """What the page of this request was given to ask."""
+    return request.__dict__.get(POLL)
 
 
 def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) -> bool:
@@ -101,7 +136,8 @@ def has_no_news(request: HttpRequest, version: Version, kwargs: dict[str, Any]) 
         return False
     if (where, session) != (place(request.path, request.GET), session_of(request)):
         return False
-    return remembered(request, version, Viewer(pk, is_staff), kwargs) == seen
+    told = request.__dict__[TOLD] = remembered(request, version, Viewer(pk, is_staff), kwargs)
+    return told == seen
 
 
 memory: dict[tuple[Version, str, int | None], tuple[float, str]] = {}
@@ -128,7 +164,11 @@ def is_poll(request: HttpRequest) -> bool:
 
 def place(path: str, query: QueryDict) -> str:
     """The page, with its filters."""
-    return digest(path, sorted((name, values) for name, values in query.lists() if name != SEEN))
+    return digest(path, sorted(lists(query)))
+
+
+def lists(query: QueryDict) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((name, tuple(values)) for name, values in query.lists() if name != SEEN)
 
 
 def session_of(request: HttpRequest) -> str:

@@ -26,7 +26,7 @@ def look_of(request: HttpRequest, viewer: Viewer) -> Look:
 
 @never_cache
 @require_safe
-@live(version)
+@live(version, is_personal=True)
 def home(request: HttpRequest) -> HttpResponse:
     """The first page: is it healthy, what is running, what failed, send work down, what became of it."""
     return render(request, "home/_live.html", live_part(request)) if is_poll(request) else page(request)

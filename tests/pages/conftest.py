@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from tasks_app import live
+from tasks_app import drawn, live
 from tasks_app.circumstances import Circumstances, look
 from tasks_app.clock import database_now
 from tasks_app.models import Cluster, Status, TaskRun
@@ -31,6 +31,7 @@ def media(settings: Any, tmp_path: Any) -> None:
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll is answered by what is, not by what was a moment ago."""
     monkeypatch.setattr(live, "MEMORY_SECONDS", 0)
+    monkeypatch.setattr(drawn, "KEPT_SECONDS", 0)
 
 
 @pytest.fixture
