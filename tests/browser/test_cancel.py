@@ -21,7 +21,7 @@ def open_a_long_one(open_page: OpenPage, address: str, **options: Any) -> Watche
     """The page of a run that has just been sent, from the button on."""
     watched = open_page(address, **options)
     watched.page.locator("#practice").get_by_role("button", name="Long").click()
-    watched.page.get_by_role("link", name="create_task").click()
+    watched.page.locator("#runs-rows").get_by_role("link", name="create_task").click()
     return watched
 
 

@@ -209,7 +209,7 @@ def test_the_page_of_a_run_refreshes_until_its_end_and_keeps_what_is_open(
     watched = open_page(web(OPEN_ACCESS=1, PRACTICE_UNIT_SECONDS=3))
     page = watched.page
     button(watched, "Short").click()
-    page.get_by_role("link", name="create_task").click()
+    page.locator("#runs-rows").get_by_role("link", name="create_task").click()
 
     expect(page.locator("#run-progress .big")).to_be_visible()
     page.locator("#copy-args").focus()
