@@ -38,6 +38,7 @@ BIND = text("BIND", "127.0.0.1")
 PORT = number("PORT", 8000, least=1, most=65535)
 OPEN_ACCESS = flag("OPEN_ACCESS")
 API_TOKENS = words("API_TOKENS")
+API_TOKENS_MAY_LAUNCH = words("API_TOKENS_MAY_LAUNCH")
 
 INSTALLED_APPS = [
     "tasks_app",  # before django_q, so that its qcluster command is the one that runs

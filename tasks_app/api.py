@@ -1,12 +1,16 @@
-"""The JSON door, word for word as the clients of the predecessor know it: `POST /tasks`, `GET /tasks/<id>`."""
+"""The JSON door, word for word as the clients of the predecessor know it: `POST /tasks`, `GET /tasks/<id>`.
+
+`POST /tasks/run` is ours: it takes any task.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
@@ -19,10 +23,14 @@ from django.views.decorators.csrf import csrf_exempt
 from django_tasks import task_backends
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app.access import get_run, is_open_to, owner_of
+from tasks_app.access import get_run, is_open_to, may, owner_of
 from tasks_app.backend import PostgresBackend
+from tasks_app.kinds import BadText
 from tasks_app.models import Status, TaskRun
+from tasks_app.models.run import TASK_PATH_LENGTH
+from tasks_app.steering import LAUNCH
 from tasks_app.tasks import create_task
+from tasks_app.wanted import REFUSALS, Wanted, told
 
 View = Callable[..., HttpResponse]
 
@@ -96,8 +104,48 @@ def tasks(request: HttpRequest) -> HttpResponse:
         run = backend.enqueue_run(create_task, (), {"type": kind}, owner=owner, idempotency_key=key)
     except InvalidTaskError as problem:
         return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
+    return taken(run)
+
+
+@door("POST")
+def run(request: HttpRequest) -> HttpResponse:
+    """`{"task": "shop.tasks.greet", …}`, as `Wanted` reads it, enqueues any task that a person may launch.
+
+    Answered as `tasks` answers. A person may what the launch page lets them, a token what API_TOKENS_MAY_LAUNCH names.
+    """
+    may_all = may(request, LAUNCH)
+    if not (may_all or has_token(request)):
+        return error(HTTPStatus.FORBIDDEN, "That needs the permission to add runs.")
+    try:
+        wanted = Wanted.read(body_of(request))
+        if not (may_all or is_for_tokens(wanted.path)):
+            sentence = f"A token may not send {told(wanted.path)}: API_TOKENS_MAY_LAUNCH does not name it."
+            return error(HTTPStatus.FORBIDDEN, sentence)
+        return taken(wanted.send(owner_of(request), request.headers.get("Idempotency-Key")))
+    except REFUSALS as problem:
+        return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
+
+
+def taken(run: TaskRun) -> JsonResponse:
+    """The answer for a run, which may be one that was sent before."""
     replayed = {"Idempotent-Replayed": "true"} if run.was_standing else {}
     return JsonResponse({"task_id": str(run.pk)}, status=HTTPStatus.CREATED, headers=replayed)
+
+
+def is_for_tokens(path: str) -> bool:
+    """Whether the setting API_TOKENS_MAY_LAUNCH names this task."""
+    named: list[str] = settings.API_TOKENS_MAY_LAUNCH
+    return len(path) <= TASK_PATH_LENGTH and any(fnmatchcase(path, pattern) for pattern in named)
+
+
+def body_of(request: HttpRequest) -> bytes:
+    """Raises `BadText` for one that is too large, or did not come whole."""
+    try:
+        return request.body
+    except RequestDataTooBig:
+        raise BadText("The body is too large.") from None
+    except UnreadablePostError:
+        raise BadText("The body did not come whole.") from None
 
 
 @door("GET", "HEAD")
@@ -125,6 +173,11 @@ def read_type(request: HttpRequest) -> int:
     if not isinstance(body, dict) or "type" not in body:
         raise ValueError('The body has no type: send {"type": n} with n from 0 to 3.')
     kind = body["type"]
-    if type(kind) is not int or not 0 <= kind <= 3:
+    if not is_kind(kind):
         raise ValueError("The type is a whole number from 0 to 3.")
     return kind
+
+
+def is_kind(value: object) -> TypeGuard[int]:
+    """True for what the practice task takes here."""
+    return type(value) is int and 0 <= value <= 3

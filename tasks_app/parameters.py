@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from tasks_app.engine.execution import signature_of
+from django_tasks.base import Task
+
+from tasks_app import wording
+from tasks_app.engine.execution import misfit_of, signature_of
 from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.kinds import JSON, LIST, MAPPING, Kind, jsonlike, kind_of, readable
 
@@ -131,6 +134,15 @@ def json_default(default: Any) -> Any:
         return value
     except (NotJSON, RecursionError):
         return ABSENT
+
+
+def misfit(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Why the task cannot be called with these, in one sentence; empty where it can."""
+    context = [None] if task.takes_context else []
+    error = misfit_of(task.func, *context, *args, **kwargs)
+    name = task.module_path.rpartition(".")[2]
+    why = wording.visible(wording.clip(str(error), 200))
+    return f"{name} cannot be called with these arguments: {why}." if error else ""
 
 
 def is_same(one: Any, other: Any) -> bool:

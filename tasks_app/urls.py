@@ -82,5 +82,6 @@ urlpatterns = [
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("healthz", health.healthz, name="healthz"),
     path("tasks", api.tasks, name="api-tasks"),
+    path("tasks/run", api.run, name="api-run"),  # no id of a run is such a word
     path("tasks/<path:task_id>", api.task, name="api-task"),
 ]

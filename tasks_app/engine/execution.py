@@ -219,7 +219,7 @@ def signature_of(call: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def misfit_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> TypeError | None:
+def misfit_of(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TypeError | None:
     """Why a call did not even begin: its arguments are not those that the task takes."""
     if signature := signature_of(call):
         try:

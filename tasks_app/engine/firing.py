@@ -42,7 +42,7 @@ AT_ONCE = 100
 # waits for another version of itself. All of a row that may be wrong is judged here in Python, not by the database.
 DUE = """
 SELECT schedule.id, name, func, hook, args, kwargs, schedule_type, minutes, cron, repeats, next_run, cluster,
-  intended_date_kwarg, schedule.xmin::text, time_zone, missed, overlap, plan, options, last_due, paused_at,
+  intended_date_kwarg, schedule.xmin::text, time_zone, missed, overlap, about, plan, options, last_due, paused_at,
   paused_until,
   EXISTS (SELECT FROM tasks_app_taskrun AS run WHERE run.id = rules.last_run AND run.status IN ('READY', 'RUNNING')),
   clock_timestamp()
@@ -59,18 +59,18 @@ SUBMIT = """
 WITH run AS (
   INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority, status, owner_id, schedule_id,
     schedule_name, run_after, enqueued_at, attempt, max_attempts, timeout, attempts, unique_key, unique_until,
-    expires_at, limit_key)
+    expires_at, limit_key, about)
   SELECT call.id, task_path, args::jsonb, kwargs::jsonb, queue_name, priority, 'READY', %(owner)s, schedule_id,
     schedule_name, now.at, now.at, 0, max_attempts, timeout, '[]', unique_key,
     now.at + make_interval(secs => unique_for), now.at + make_interval(secs => expires_after),
-    limit_key
+    limit_key, about
   FROM (SELECT clock_timestamp() AS at) AS now,
     unnest(%(id)s::uuid[], %(task_path)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue_name)s::text[],
       %(priority)s::int2[], %(schedule_id)s::int[], %(schedule_name)s::text[], %(max_attempts)s::int2[],
       %(timeout)s::float8[], %(unique_key)s::text[], %(unique_for)s::float8[], %(expires_after)s::float8[],
-      %(limit_key)s::text[])
+      %(limit_key)s::text[], %(about)s::text[])
     AS call(id, task_path, args, kwargs, queue_name, priority, schedule_id, schedule_name, max_attempts, timeout,
-      unique_key, unique_for, expires_after, limit_key)
+      unique_key, unique_for, expires_after, limit_key, about)
   ON CONFLICT DO NOTHING
   RETURNING id, CASE WHEN limit_key IS NULL THEN '' ELSE 'limited ' END || queue_name AS hint)
 SELECT id, CASE WHEN row_number() OVER (PARTITION BY hint) = 1 THEN pg_notify('dumbwaiter', hint) END
@@ -129,6 +129,7 @@ class Due:
     time_zone: str | None
     missed: str | None
     overlap: str | None
+    about: str | None
     plan: Plan | None
     options: dict[str, Any] | None
     last_due: datetime | None
@@ -188,7 +189,7 @@ def decide(due: Due) -> Firing:
         call = read_call(due.func, due.hook, due.args, due.kwargs, due.cluster)
         if due.intended_date_kwarg:
             call.kwargs[due.intended_date_kwarg] = due.next_run.isoformat()
-        submission = submission_of(due, call, due.options)
+        submission = submission_of(due, call, due.options, due.about)
     except (BadSchedule, BadTiming) as error:
         return Firing(due, error=str(error))
     except Exception as error:  # a row can hold anything, and must not harm the sentinel

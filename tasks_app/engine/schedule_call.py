@@ -144,7 +144,9 @@ def options_of(task: Task[..., Any] | None, call: Call) -> dict[str, Any]:
     }
 
 
-def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) -> dict[str, Any]:
+def submission_of(
+    schedule: Any, call: Call, saved: Mapping[str, Any] | None, about: str | None = None
+) -> dict[str, Any]:
     """The columns of the run; the task's own options come from its code if that is loaded here, else as saved."""
     task = catalog.loaded(schedule.func)
     own = {**(saved or {}), **options_of(task, call)}
@@ -166,4 +168,5 @@ def submission_of(schedule: Any, call: Call, saved: Mapping[str, Any] | None) ->
         "unique_for": unique["seconds"] if unique else None,
         "limits": own.get("limits"),
         "limit_key": schedule.func if own.get("limits") else None,
+        "about": about,
     }

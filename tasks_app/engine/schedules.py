@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
-from django.db.models import Q
+from django.db.models import Model, Q
 from django.db.models.functions import Now
 from django.db.models.signals import post_save, pre_delete, pre_save
 from django.dispatch import receiver
@@ -20,6 +20,7 @@ from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import audit, catalog
+from tasks_app.about import text_of
 from tasks_app.clock import database_now
 from tasks_app.engine import limits, statements
 from tasks_app.engine.context import RunContext
@@ -89,7 +90,10 @@ class NameTaken(InvalidTaskError, IntegrityError):
 
 
 def _with_sentences(schedule: Any) -> Any:
-    """Django-Q2's `schedule()`, which looks for the name before any signal: what is wrong is said in one sentence."""
+    """Django-Q2's `schedule()`, which looks for the name before any signal: what is wrong is said in one sentence.
+
+    It also takes the object that its runs are `about`.
+    """
 
     @wraps(schedule)
     def checked(func: Any, *args: Any, **kwargs: Any) -> Schedule:
@@ -97,7 +101,12 @@ def _with_sentences(schedule: Any) -> Any:
         check_plain(Schedule(name=name, next_run=kwargs.get("next_run"), cluster=kwargs.get("cluster")))
         if name and Schedule.objects.filter(name=name).exists():
             raise NameTaken(f"There is a schedule {name} already. Choose another name, or change that one.")
-        return schedule(func, *args, **kwargs)
+        if not isinstance(kwargs.get("about"), Model):  # a plain value may be an argument of this name
+            return schedule(func, *args, **kwargs)
+        with transaction.atomic():
+            about, made = kwargs.pop("about"), schedule(func, *args, **kwargs)
+            made.rules.change(about=about)
+        return made
 
     return checked
 
@@ -192,11 +201,11 @@ def change_rules(rules: ScheduleRules, changes: Mapping[str, Any]) -> None:
     """Set rules of a schedule and have it go by them from now on; raises `InvalidTaskError`."""
     kinds = {"missed": Missed, "overlap": Overlap}
     for name, value in changes.items():
-        if name not in {"time_zone", *kinds}:
-            raise InvalidTaskError(f"A schedule has no rule {name}; it has time_zone, missed and overlap.")
+        if name not in {"time_zone", "about", *kinds}:
+            raise InvalidTaskError(f"A schedule has no rule {name}; it has time_zone, missed, overlap and about.")
         if name in kinds and value not in kinds[name].values:
             raise InvalidTaskError(f"{name} is one of {', '.join(kinds[name].values)}, not {value!r}.")
-        setattr(rules, name, value)
+        setattr(rules, name, text_of(value) if name == "about" and value is not None else value)
     with transaction.atomic():
         schedule = Schedule.objects.select_for_update().get(pk=rules.pk)
         check(schedule, rules.time_zone)
@@ -251,7 +260,7 @@ def run_now(rules: ScheduleRules, owner: Any = None, by: audit.By = None, why: s
         schedule = Schedule.objects.select_for_update().get(pk=rules.pk)
         call, task = check(schedule, rules.time_zone)
         intended_date(schedule, call)
-        run = submission_of(schedule, call, options_of(task, call))
+        run = submission_of(schedule, call, options_of(task, call), rules.about)
         if run["limits"]:
             limits.declare(run["task_path"], run["limits"])
         run["id"] = _submitted(run, owner)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db import models
 
+from tasks_app.models.run import ABOUT_LENGTH
+
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
@@ -56,6 +58,10 @@ class ScheduleRules(models.Model):
     )
     pause_reason = models.CharField(max_length=500, null=True, editable=False)
 
+    about = models.CharField(
+        max_length=ABOUT_LENGTH, null=True, editable=False, help_text="The object that its runs are about."
+    )
+
     plan = models.JSONField(null=True, editable=False, help_text="What its times are counted from.")
     options = models.JSONField(default=dict, editable=False, help_text="The task's own options when it was saved.")
     last_due = models.DateTimeField(null=True, editable=False, help_text="The time that it was fired for last.")
@@ -76,7 +82,7 @@ class ScheduleRules(models.Model):
         return f"rules of schedule {self.pk}"
 
     def change(self, **rules: Any) -> None:
-        """Set `time_zone`, `missed` or `overlap`; raises `InvalidTaskError` for what is none of them."""
+        """Set `time_zone`, `missed`, `overlap`, or the object that its runs are `about`; raises `InvalidTaskError`."""
         from tasks_app.engine import schedules
 
         schedules.change_rules(self, rules)

@@ -8,7 +8,6 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -57,7 +56,7 @@ def run(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "may": Steering(request, portrait.run, portrait.kin),
         "changes": changes_of(portrait.run),
         "subject": subject_of(portrait.run.about, request),
-        "curl": as_curl(portrait.run, request.build_absolute_uri(reverse("api-tasks"))),
+        "curl": as_curl(portrait.run, request),
         "python": as_python(portrait.run),
         "log": lines,
         "filters": filters,

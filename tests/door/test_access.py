@@ -22,7 +22,7 @@ from tasks_app.models import Status, TaskRun
 pytestmark = pytest.mark.django_db
 
 OPEN_TO_ALL = {"login", "logout", "healthz"}
-JSON_DOOR = {"api-tasks", "api-task"}
+JSON_DOOR = {"api-tasks", "api-run", "api-task"}
 EXAMPLES = {
     "<uuid:pk>": str(uuid.uuid4()),
     "<path:task_id>": str(uuid.uuid4()),

@@ -101,6 +101,14 @@ def test_an_unknown_task_or_wrong_arguments_are_rejected(path: str, args: list[A
     assert sentence in outcome.message
 
 
+@pytest.mark.parametrize("name", ["call", "self", "args", "func"])
+def test_wrong_keywords_are_rejected_whatever_their_name(name: str) -> None:
+    outcome = run("tests.outcomes.fails", **{name: 1})
+
+    assert outcome.failure == Failure.REJECTED
+    assert f"unexpected keyword argument '{name}'" in (outcome.message or "")
+
+
 def test_a_time_limit_ends_the_task() -> None:
     outcome = run("tests.outcomes.sleeps_too_long", timeout=0.05)
 

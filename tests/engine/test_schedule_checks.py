@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
@@ -175,6 +176,30 @@ def test_its_rules_are_changed_by_name() -> None:
         with pytest.raises(InvalidTaskError):
             rules.change(**wrong)
     assert ScheduleRules.objects.get().time_zone == "Asia/Tokyo"
+
+
+def test_it_knows_the_object_that_it_is_about() -> None:
+    crew = Group.objects.create(name="crew")
+
+    made = schedule(SUCCEEDS, 7, name="about", about=crew)
+    made.rules.change(overlap="skip")
+
+    kept = Schedule.objects.get()
+    assert (kept.args, kept.kwargs, made.rules.about) == ("(7,)", "{}", f"auth.group:{crew.pk}")
+    assert ScheduleRules.objects.get().about == f"auth.group:{crew.pk}"
+    with pytest.raises(InvalidTaskError, match="about is an object of a model, not a int"):
+        made.rules.change(about=7)
+    with pytest.raises(InvalidTaskError, match=r"save this auth\.Group first"):
+        schedule(SUCCEEDS, about=Group())
+    assert Schedule.objects.count() == 1
+
+
+def test_an_argument_may_be_called_about() -> None:
+    made = schedule(SUCCEEDS, about="cats")
+
+    assert (made.kwargs, made.rules.about) == ("{'about': 'cats'}", None)
+    with pytest.raises(InvalidTaskError, match="unexpected keyword argument 'about'"):
+        schedule("tests.outcomes.fails", about="cats")
 
 
 def test_q_clusters_catch_up_is_refused(settings: Any) -> None:

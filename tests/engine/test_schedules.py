@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django_q.conf import Conf
@@ -434,6 +434,28 @@ def test_run_now_is_a_run_beside_the_times(fire: Callable[[], bool]) -> None:
     Schedule.objects.update(next_run=in_seconds(-1))
     assert fire()
     assert one.runs.get() == run  # it has not ended, so the schedule's own time was skipped
+
+
+@pytest.mark.parametrize("task", [SUCCEEDS, "tests.wishful.reminds_of_all"])
+def test_its_runs_are_about_the_object_that_it_was_given(fire: Callable[[], bool], task: str) -> None:
+    crew, other = (Group.objects.create(name=name) for name in ("crew", "other"))
+    hourly = schedule(task, 7, schedule_type="H", next_run=in_seconds(-1), about=crew)
+    once = schedule(task, 8, next_run=in_seconds(-1), about=other)
+    make(func=task, args="9")
+
+    assert fire()
+    hourly.rules.change(missed=Missed.SKIP)
+    TaskRun.objects.update(status=Status.SUCCESSFUL)
+    now = hourly.rules.run_now()
+    hourly.rules.change(about=None)
+    TaskRun.objects.update(status=Status.SUCCESSFUL)
+    last = hourly.rules.run_now()
+
+    told = dict(TaskRun.objects.exclude(pk__in=[now, last]).values_list("args__0", "about"))
+    assert told == {7: f"auth.group:{crew.pk}", 8: f"auth.group:{other.pk}", 9: None}
+    assert TaskRun.objects.get(pk=now).about == f"auth.group:{crew.pk}"
+    assert TaskRun.objects.get(pk=last).about is None
+    assert not Schedule.objects.filter(pk=once.pk).exists()
 
 
 NO_RULES = """

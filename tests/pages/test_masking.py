@@ -251,7 +251,7 @@ def text_of(response: Any) -> str:
 
 WITHOUT_ARGUMENTS = {
     *("activity", "theme", "refresh", "time-zone", "keys", "login", "logout", "healthz", "run-file", "smoke-test"),
-    *("api-tasks", "api-task"),  # the door of programs, which answers a result whole
+    *("api-tasks", "api-run", "api-task"),  # the door of programs, which answers a result whole
     *("launch-create_task", "launch-make_thumbnails", "runs-steer", "runs-views", "runs-bulk", "bulk-undo"),
     *("run-cancel", "run-change", "run-retry", "failure-steer", "queue-steer", "schedule-steer", "workflow-steer"),
     *("limit-steer", "worker-steer", "bulk-stop"),

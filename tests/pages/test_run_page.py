@@ -615,11 +615,14 @@ def test_our_frames_are_shown_apart_and_all_of_them_fold_out(client: Client, run
 
 
 def test_is_copied_as_python_and_as_curl(client: Client, run: RunFactory) -> None:
-    page = html.unescape(page_of(client, run(priority=5)))
+    page, urgent = (html.unescape(page_of(client, run(**fields))) for fields in ({}, {"priority": 5}))
 
-    assert "from tasks_app.tasks.practice import create_task create_task.using(priority=5).enqueue(type=3)" in page
-    assert "curl -X POST http://testserver/tasks" in page
+    assert "from tasks_app.tasks.practice import create_task create_task.enqueue(type=3)" in page
+    assert "curl -X POST http://testserver/tasks \\" in page
     assert "-d '{\"type\": 3}'" in page
+    assert "create_task.using(priority=5).enqueue(type=3)" in urgent
+    assert "curl -X POST http://testserver/tasks/run \\" in urgent
+    assert '"kwargs": {"type": 3}, "priority": 5}\'' in urgent
 
 
 def test_what_the_door_does_not_take_is_copied_as_python_alone(client: Client, run: RunFactory) -> None:

@@ -22,8 +22,8 @@ entered = ExitStack()
 
 def prepare_environment() -> None:
     """The same settings on every machine, whatever its owner has exported."""
-    names = "ALLOWED_HOSTS API_TOKENS BEHIND_PROXY BIND CSRF_TRUSTED_ORIGINS MASKED_KEYS PORT RETENTION TIME_ZONE"
-    for name in names.split():
+    names = "ALLOWED_HOSTS API_TOKENS API_TOKENS_MAY_LAUNCH BEHIND_PROXY BIND CSRF_TRUSTED_ORIGINS MASKED_KEYS PORT"
+    for name in [*names.split(), "RETENTION", "TIME_ZONE"]:
         os.environ.pop(name, None)
     os.environ.update(
         DEBUG="1",
