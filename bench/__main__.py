@@ -44,7 +44,7 @@ class Bench:
         self.contenders: dict[str, Contender] = {}
         self.missing: dict[str, str] = {}
         self.rates: dict[tuple[str, str], list[float]] = {}
-        self.samples: dict[tuple[str, str], list[float]] = {}
+        self.latencies: dict[tuple[str, str], list[dict[str, float]]] = {}
         self.sizes: dict[tuple[str, str], int] = {}
         self.results: dict[str, Any] = {}
 
@@ -139,19 +139,20 @@ class Bench:
             found = contender.latencies(max(self.options.samples // STARTS, 1))
         else:
             found = contender.latencies_of_many(PRODUCERS, max(self.options.samples * 2 // STARTS, PRODUCERS))
-        self.samples.setdefault((key, contender.name), []).extend(found)
-        say(f"  {contender.name}: {key} p50 {percentile(found, 50):.2f}, p95 {percentile(found, 95):.2f}")
+        told = {f"p{percent}": percentile(found, percent) for percent in (50, 95)}
+        self.latencies.setdefault((key, contender.name), []).append(told)
+        say(f"  {contender.name}: {key} p50 {told['p50']:.2f}, p95 {told['p95']:.2f}")
 
     def gather(self) -> None:
-        """Medians over the rounds so far; latencies over all samples of all rounds."""
+        """Medians over the rounds so far; of latencies over the pieces, or one bad second would be the p95 of them all."""
         for measure in ("drain", "drain_busy", "enqueue", "enqueue_many"):
             rates = {name: self.rates.get((measure, name)) for name in self.contenders}
             self.results[measure] = {name: statistics.median(found) if found else None for name, found in rates.items()}
         for measure in ("start_latency_ms", "start_latency_8_producers_ms"):
             self.results[measure] = {
-                name: {"p50": percentile(found, 50), "p95": percentile(found, 95)}
+                name: {part: statistics.median(piece[part] for piece in pieces) for part in ("p50", "p95")}
                 for name in self.contenders
-                if (found := self.samples.get((measure, name)))
+                if (pieces := self.latencies.get((measure, name)))
             }
 
     def measure_product(self, ours: Contender) -> None:

@@ -27,7 +27,8 @@ THEIRS = ("celery", "redis", "hiredis", "huey", "procrastinate", "pgqueuer", "as
 NOTES = """\
 Every contender ran in the same rounds on the same machine, one after the other, two worker processes each; the figures
 are medians over the rounds. What is over in a moment is measured in short pieces, each contender's in turns with the
-others', and so are the two sides of the ratio of the backlog. Compare ratios, not figures.
+others', and so are the two sides of the ratio of the backlog; a latency is the median of what the pieces told, because
+one bad second of the machine would be the p95 of them all. Compare ratios, not figures.
 
 - PostgreSQL as it comes: fsync on, every commit durable. Redis as it comes too: it saves a snapshot now and then, so a
   crash loses up to a minute or more of work that was acknowledged. That is how most of its users run it, it is the
