@@ -144,7 +144,7 @@ class Bench:
         say(f"  {contender.name}: {key} p50 {told['p50']:.2f}, p95 {told['p95']:.2f}")
 
     def gather(self) -> None:
-        """Medians over the rounds so far; of latencies over the pieces, or one bad second would be the p95 of them all."""
+        """Medians over the rounds so far; of latencies over the pieces: one bad second is in one of them."""
         for measure in ("drain", "drain_busy", "enqueue", "enqueue_many"):
             rates = {name: self.rates.get((measure, name)) for name in self.contenders}
             self.results[measure] = {name: statistics.median(found) if found else None for name, found in rates.items()}

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from django.test import TransactionTestCase
 
     def tear_down(test: "TransactionTestCase") -> None:
-        for alias in test._databases_names(include_mirrors=False):
+        for alias in test.databases:
             empty(connections[alias])
 
-    TransactionTestCase._fixture_teardown = tear_down  # type: ignore[method-assign]
+    TransactionTestCase._fixture_teardown = tear_down  # type: ignore[attr-defined]
