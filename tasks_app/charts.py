@@ -171,7 +171,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lengths of time as lines above each other, the first the lowest, with the band between the first two."""
+    """Lengths of time as lines above each other, the first the lowest, with the band between the first two.
+
+    Each is told from the others by its stroke, too: the style of its class is whole, dashed or dotted.
+    """
 
     lines: Sequence[Line]
     labels: Sequence[str]
@@ -182,7 +185,7 @@ class Lines:
 
     @classmethod
     def of(cls, lines: Sequence[Line], labels: Sequence[str], axis: list[str], said: str) -> Lines:
-        values = (value for line in lines[:2] for value in line.values if value is not None)
+        values = (value for line in lines for value in line.values if value is not None)
         return cls(lines, labels, Scale.over(values, time_step, wording.short_duration), axis, said)
 
     @property
@@ -192,11 +195,11 @@ class Lines:
     @property
     def drawn(self) -> list[tuple[str, str]]:
         """Class and path of each line, the highest first, so that lower ones lie above it."""
-        return [(line.kind, self.path(line.values)) for line in reversed(self.lines[:2])]
+        return [(line.kind, self.path(line.values)) for line in reversed(self.lines)]
 
     @property
     def band(self) -> str:
-        """The path around what lies between the two lines."""
+        """The path around what lies between the first two lines."""
         lower, upper = self.lines[0].values, self.lines[1].values
         paths = []
         for stretch in stretches(lower, upper):

@@ -16,6 +16,7 @@ from django.urls import reverse
 from tasks_app import catalog
 from tasks_app.again import options_of
 from tasks_app.api import is_kind
+from tasks_app.engine.q2_options import KNOWN
 from tasks_app.masking import masked_call
 from tasks_app.models import TaskRun
 from tasks_app.parameters import misfit
@@ -33,8 +34,22 @@ def as_python(run: TaskRun) -> str:
     args, kwargs = masked_call(run.task_path, run.args, run.kwargs)
     if not (is_call(args, kwargs) and is_path(run.task_path)):
         return ""
-    text = of_task(run, args, kwargs)
+    text = of_function(run, args, kwargs) if is_plain(run.task_path) else of_task(run, args, kwargs)
     return text if len(text) <= MOST else ""
+
+
+def is_plain(path: str) -> bool:
+    """Whether it is a function that is no task, as far as its module is imported here: it has no `enqueue`."""
+    return catalog.function_at(path) is not None and catalog.loaded(path) is None
+
+
+def of_function(run: TaskRun, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The call of Django-Q2's by which such a one is sent; empty where it would take an argument for an option."""
+    if {"func", "q_options", *KNOWN} & set(kwargs):
+        return ""
+    options = {"q_options": {"cluster": run.queue_name}} if run.queue_name != "default" else {}
+    call = called([run.task_path, *args], {**kwargs, **options})
+    return f"from django_q.tasks import async_task\n\nasync_task({call})"
 
 
 def of_task(run: TaskRun, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import CharField, F, Q, Value
@@ -27,6 +27,8 @@ class Kin:
     status: str
     step: int | None
     claimed_by: str | None
+    has_more: bool = False
+    """It is the last one that is told of its kind, and there are others."""
 
     @property
     def name(self) -> str:
@@ -74,14 +76,18 @@ def kin_of(run: TaskRun, visible: TaskRunQuerySet, at_work: str = "") -> dict[st
     found: dict[str, list[Kin]] = {}
     for row in first.union(*rest, all=True) if rest else first:
         found.setdefault(row["kind"], []).append(Kin(**row))
-    return found
+    return {kind: shortened(others) for kind, others in found.items()}
+
+
+def shortened(others: list[Kin]) -> list[Kin]:
+    return others if len(others) <= TOLD else [*others[: TOLD - 1], replace(others[TOLD - 1], has_more=True)]
 
 
 def told(kind: str, runs: TaskRunQuerySet, *order: str) -> Any:
-    """The first few of them, the unfinished before the others, or the newest."""
+    """The first few of them, the unfinished before the others, or the newest; and one to tell that there are more."""
     ordered = runs.order_by(*(F(name).asc(nulls_first=True) for name in order)) if order else runs.newest()
     named = ordered.annotate(kind=Value(kind, CharField()))
-    return named.values("kind", "id", "task_path", "status", "step", "claimed_by")[:TOLD]
+    return named.values("kind", "id", "task_path", "status", "step", "claimed_by")[: TOLD + 1]
 
 
 def held(run: TaskRun, visible: TaskRunQuerySet, by: str) -> TaskRunQuerySet:

@@ -95,6 +95,13 @@ class Portrait:
     def kin(self) -> dict[str, list[Kin]]:
         return kin_of(self.run, self.visible, self._asks_for())
 
+    @property
+    def has_kin(self) -> bool:
+        """Whether there is anything to be told of where it comes from and leads to."""
+        run = self.run
+        own = (run.schedule_name, run.workflow_id, run.retry_of_id, run.again_of_id)
+        return any(own) or any(kind != "at_work" for kind in self.kin)
+
     def _asks_for(self) -> str:
         if self.holds and (full := self.holds.full(self.run)):
             return full.what

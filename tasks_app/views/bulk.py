@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from tasks_app import bulk, powers, wording
+from tasks_app import bulk, powers, unschedule, wording
 from tasks_app.access import get_run
 from tasks_app.admin import queue_names
 from tasks_app.audit import Actor
@@ -26,6 +26,7 @@ from tasks_app.health import served_queues
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import TaskRun
 from tasks_app.portrait import Portrait
+from tasks_app.unschedule import Removal
 
 REDRAWN = 5
 """While it waits, the page is made anew after so many seconds without other news: why it waits may have changed."""
@@ -181,26 +182,40 @@ def show(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     run, order = get_bulk_run(request, pk)
     portrait = Portrait(run)
     context = {
-        "run": run, "order": order, "deed": order.deed, "portrait": portrait, "now": portrait.now,
+        "run": run, "order": order, "portrait": portrait, "now": portrait.now,
         "is_due": run.run_after <= portrait.now, "is_undone": bulk.is_undone(run),
         "can_undo": run.status == "READY" and not (run.claimed_by or run.attempt or run.attempts),
-        "told": told(run), "back": runs_url(order.back),
+        "told": told(run), **way_back(order),
         "strands": strands(order),
         "poll": "" if run.is_finished else poll_url(request, version(request, Viewer.of(request), pk)),
     }  # fmt: skip
     return render(request, "bulk/_live.html" if is_poll(request) else "bulk_run.html", context)
 
 
-def get_bulk_run(request: HttpRequest, pk: uuid.UUID) -> tuple[TaskRun, Order]:
+def get_bulk_run(request: HttpRequest, pk: uuid.UUID) -> tuple[TaskRun, Order | Removal]:
     """The run and what was wished, if this person may see it and it is one of this kind; else raises `Http404`."""
     run = get_run(request, pk)
-    try:
-        order = Order(**run.kwargs)
-        if run.task_path == bulk.path() and order.deed:
-            return run, order
-    except (TypeError, BadOrder):
-        pass
+    if order := order_of(run):
+        return run, order
     raise Http404("There is no such bulk act.")
+
+
+def order_of(run: TaskRun) -> Order | Removal | None:
+    """What was wished, if it is one that can be undone before it begins."""
+    try:
+        if run.task_path == unschedule.path():
+            return Removal(**run.kwargs)
+        order = Order(**run.kwargs)
+        return order if run.task_path == bulk.path() and order.deed else None
+    except (TypeError, BadOrder):
+        return None
+
+
+def way_back(order: Order | Removal) -> dict[str, str]:
+    """The list that it came from."""
+    if isinstance(order, Removal):
+        return {"back": reverse("schedules"), "back_told": "Back to the schedules"}
+    return {"back": runs_url(order.back), "back_told": "Back to the runs"}
 
 
 def told(run: TaskRun) -> str:
@@ -209,9 +224,9 @@ def told(run: TaskRun) -> str:
     return str(value.get("told", "")) if isinstance(value, dict) else ""
 
 
-def strands(order: Order) -> str:
+def strands(order: Order | Removal) -> str:
     """The queue that runs are moved to, if no live worker takes from it."""
-    queue = str(order.options.get("queue", "")) if order.verb == "move" else ""
+    queue = str(order.options.get("queue", "")) if isinstance(order, Order) and order.verb == "move" else ""
     return queue if queue and queue not in served_queues() else ""
 
 

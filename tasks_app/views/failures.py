@@ -3,12 +3,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
@@ -148,8 +149,11 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 def steer(request: HttpRequest, pk: int) -> HttpResponse:
     """Dismiss it, mute it, or take that back; the page that was left tells what came of it."""
     group = get_group(pk)
-    form = SteerForm(request.POST)
-    do = DEEDS.get(request.POST.get("do", ""))
+    given = request.POST if "do" in request.POST else request.GET  # where Undo has it
+    form = SteerForm(given)
+    do = DEEDS.get(given.get("do", ""))
+    back = given.get("next", "")
+    back = back if back.startswith("/") and url_has_allowed_host_and_scheme(back, None) else reverse("failures")
     if not may(request, PERMISSION):
         messages.error(request, "You may not steer failures: that needs the permission to change groups of failures.")
     elif do is None:
@@ -159,10 +163,17 @@ def steer(request: HttpRequest, pk: int) -> HttpResponse:
             request, f"A failure is muted for 1, 7 or 30 days or for good; why takes {REASON_LENGTH} letters."
         )
     else:
-        messages.success(request, do(request, group, form.cleaned_data))
-    back = request.POST.get("next", "")
-    is_ours = back.startswith("/") and url_has_allowed_host_and_scheme(back, None)
-    return HttpResponseRedirect(back) if is_ours else redirect("failures")
+        undo = "" if do is reopen else undo_url(group, back)
+        messages.success(request, do(request, group, form.cleaned_data), extra_tags=undo)
+    return HttpResponseRedirect(back)
+
+
+def undo_url(group: FailureGroup, back: str) -> str:
+    """Where a group that is open now is opened again; empty for another, for which that would be something else."""
+    now: Any = group.__dict__["now"]
+    if group.state(now) != "open":
+        return ""
+    return f"{reverse('failure-steer', args=[group.pk])}?{urlencode({'do': 'reopen', 'next': back})}"
 
 
 def dismiss(request: HttpRequest, group: FailureGroup, given: dict[str, Any]) -> str:

@@ -7,13 +7,13 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
 from django.utils.html import escape
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh, trigger_client_event
 from django_tasks.exceptions import InvalidTaskError
 
+from tasks_app import bulk
 from tasks_app.access import get_run
 from tasks_app.audit import REASON_LENGTH, Actor
 from tasks_app.models import Status, TaskRun
@@ -22,6 +22,7 @@ from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY, may_steer
 from tasks_app.views.htmx import HtmxRequest
 
 WRONG_PRIORITY = "A priority is a whole number, -100 to 100."
+UNFINISHED = "Only what has ended can be deleted. Cancel it first."
 FORBIDDEN = "You may not {} this run: that takes an operator with the permission to {} runs."
 
 
@@ -96,21 +97,17 @@ def changes(request: HtmxRequest, run: TaskRun, form: ChangeForm) -> bool:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
-    """Asked back at first; the button of that page comes here again, and then it is done."""
+    """Asked back at first; the button of that page comes here again, and then it is done, as a bulk act of one run."""
     run = get_run(request, pk, TaskRun.objects.defer("args", "kwargs", "return_value", "attempts"))
     if not may_steer(request.user, run, DELETE):
         return refused(request, run, "delete")
-    if request.method != "POST":
-        return render(request, "run_delete.html", {"run": run})
-    tally = TaskRun.objects.filter(pk=run.pk).delete_runs(by=Actor.of(request), why=reason_of(request))
-    if not tally.changed:
-        messages.error(request, str(tally))
+    if not run.is_finished:
+        messages.error(request, UNFINISHED)
         return redirect(run)
-    messages.success(request, f"The run {run.short_id} is deleted, with its log and its files.")
-    try:
-        return redirect(reverse("runs"))
-    except NoReverseMatch:
-        return redirect("home")
+    if request.method != "POST":
+        return render(request, "run_delete.html", {"run": run, "undo_seconds": bulk.UNDO_SECONDS})
+    sent = bulk.send(Actor.of(request), "delete", ids=[str(run.pk)], why=reason_of(request), what=f"the run {run}")
+    return redirect("bulk-run", sent.pk)
 
 
 def reason_of(request: HtmxRequest) -> str:

@@ -16,7 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app import audit, catalog, schedules, wording
+from tasks_app import catalog, schedules, unschedule, wording
 from tasks_app.access import may, operators_only, owner_of
 from tasks_app.audit import REASON_LENGTH, Actor
 from tasks_app.catalog import task_paths
@@ -30,7 +30,7 @@ from tasks_app.signature import find_launchable, form_of, launchable
 PAUSES = (
     ("", "until I resume it"), ("60", "for an hour"), ("1440", "for a day"), ("10080", "for a week"),
 )  # fmt: skip
-ADD, CHANGE, DELETE = (f"django_q.{verb}_schedule" for verb in ("add", "change", "delete"))
+ADD, CHANGE, DELETE = "django_q.add_schedule", "django_q.change_schedule", unschedule.PERMISSION
 LARGEST_ID = 2**31 - 1
 
 
@@ -217,16 +217,17 @@ def is_id(text: str) -> bool:
 @require_POST
 @operators_only
 def steer(request: HttpRequest, pk: int) -> HttpResponse:
-    """Run it now, pause it, resume it or delete it; the page tells what came of it."""
+    """Run it now, pause it or resume it; the page tells what came of it. A deletion has a page of its own."""
     made = found(pk)
     do = request.POST.get("do", "")
-    is_one = request.POST.get("back") == "one" and do != "delete"
-    back = redirect("schedule", pk=pk) if is_one else redirect("schedules")
+    back = redirect("schedule", pk=pk) if request.POST.get("back") == "one" else redirect("schedules")
     permission = DELETE if do == "delete" else CHANGE
-    if do not in DEEDS:
+    if do not in (*DEEDS, "delete"):
         messages.error(request, "A schedule can be run now, paused, resumed and deleted.")
     elif not may(request, permission):
         messages.error(request, f"You may not do that to schedules: it needs the permission {permission}.")
+    elif do == "delete":
+        return redirect("bulk-run", unschedule.send(Actor.of(request), made).pk)
     else:
         try:
             messages.success(request, DEEDS[do](request, made))
@@ -264,14 +265,4 @@ def resume(request: HttpRequest, made: Any) -> str:
     return f"The schedule {wording.visible(title_of(made))} goes on."
 
 
-def delete(request: HttpRequest, made: Any) -> str:
-    title = title_of(made)
-    with transaction.atomic():
-        audit.record("delete", subject=f"schedule {title}", by=Actor.of(request))
-        made.delete()
-    return f"The schedule {wording.visible(title)} is deleted. Its runs stay."
-
-
-DEEDS: dict[str, Callable[[HttpRequest, Any], str]] = {
-    "run": run_now, "pause": pause, "resume": resume, "delete": delete,
-}  # fmt: skip
+DEEDS: dict[str, Callable[[HttpRequest, Any], str]] = {"run": run_now, "pause": pause, "resume": resume}

@@ -75,6 +75,10 @@ def test_it_needs_no_javascript(web: WebFactory, qcluster: ClusterFactory, open_
 
     expect(page.get_by_role("status").filter(has_text="is muted until somebody opens it again")).to_be_visible()
     expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("status").filter(has_text="is open again")).to_be_visible()
+    expect(page).to_have_url(f"{address}/failures/?q=currency")
+    expect(page.locator("#failures tbody tr")).to_have_count(1)
     assert watched.trouble == []
 
 

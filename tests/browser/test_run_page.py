@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from playwright.sync_api import expect
 
 from tasks_app.models import Status, TaskRun
 from tests import outcomes
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, Watched
+from tests.pages.conftest import SITUATIONS, attempt, made
 from tests.plugins.processes import ClusterFactory, WebFactory
 from tests.waiting import wait_until
 
@@ -93,3 +95,42 @@ def test_lines_arrive_and_the_reader_stays_at_the_end(
     assert "level=error" in page.url
     assert TaskRun.objects.get().status == Status.SUCCESSFUL
     assert watched.trouble == []
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/app/shop/tasks.py", line 41, in sell
+    fetch()
+  File "/app/.venv/lib/python3.11/site-packages/httpx/_client.py", line 9, in fetch
+    raise Timeout
+Timeout: no answer <in> 30 s"""
+
+
+def test_what_is_copied_is_of_use_elsewhere(web: WebFactory, open_page: OpenPage) -> None:
+    tries = [attempt(1, 1, 2, message="Timeout: no", traceback=TRACEBACK), attempt(2, 3, 12)]
+    shown = made(None, **{**SITUATIONS["failed"], "attempt": 2, "attempts": tries, "priority": 5})
+    watched = open_page(web(OPEN_ACCESS=1))
+    page = watched.page
+    page.goto(f"{watched.address}/runs/{shown.pk}/")
+
+    page.locator("#attempt-1-1 > summary").click()
+    page.get_by_role("button", name="Copy the traceback of attempt 1").click()
+    assert pasted(watched).strip() == TRACEBACK
+
+    page.goto(f"{watched.address}/runs/{shown.pk}/")
+    page.locator("#run-more > summary").click()
+    page.get_by_role("button", name="Copy as Python").click()
+    call_command("shell", command=pasted(watched), no_imports=True)
+
+    sent = TaskRun.objects.ready().get()
+    assert (sent.task_path, sent.args, sent.kwargs, sent.priority) == (shown.task_path, [], {"type": 3}, 5)
+    assert watched.trouble == []
+
+
+def pasted(watched: Watched) -> str:
+    """What the last button has copied."""
+    page = watched.page
+    expect(page.locator("[data-copy].is-copied")).to_be_visible()
+    page.goto(f"{watched.address}/launch/tasks_app.tasks.practice.create_task/")
+    page.locator("main form").last.evaluate("e => e.insertAdjacentHTML('afterend', '<textarea id=paste></textarea>')")
+    page.locator("#paste").press("Control+V")
+    return str(page.locator("#paste").input_value())

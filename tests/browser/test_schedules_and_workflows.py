@@ -23,7 +23,7 @@ SHORT = {"OPEN_ACCESS": 1, "PRACTICE_UNIT_SECONDS": 1}
 def test_a_schedule_is_made_run_paused_and_deleted(
     web: WebFactory, qcluster: ClusterFactory, open_page: OpenPage
 ) -> None:
-    qcluster(PRACTICE_UNIT_SECONDS=1)
+    qcluster(**SHORT)
     watched = open_page(web(**SHORT))
     page = watched.page
     page.get_by_role("link", name="Schedules").first.click()
@@ -60,6 +60,14 @@ def test_a_schedule_is_made_run_paused_and_deleted(
 
     page.get_by_label("More for nightly").click()
     page.get_by_role("button", name="Delete it").click()
+    expect(page.locator("#bulk-why")).to_contain_text("Nothing has been changed yet.")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#bulk-told")).to_have_text("Undone. Nothing was changed.")
+    page.get_by_role("link", name="Back to the schedules").click()
+    page.get_by_label("More for nightly").click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.locator("#bulk-told")).to_have_text("The schedule nightly is deleted. Its runs stay.", timeout=30_000)
+    page.get_by_role("link", name="Back to the schedules").click()
     expect(page.get_by_text("No schedule yet")).to_be_visible()
     assert watched.trouble == []
 

@@ -144,6 +144,42 @@ def test_muted_for_good_is_taken_back_by_hand(operators_client: Client, now: dat
     assert list(AuditEntry.objects.order_by("id").values_list("verb", flat=True)) == ["mute", "reopen"]
 
 
+@pytest.mark.parametrize(("do", "given"), [("dismiss", {}), ("mute", {"days": "7"})])
+def test_the_answer_offers_to_undo_it(operators_client: Client, now: datetime, do: str, given: dict[str, str]) -> None:
+    group = failed(now, 2)
+    there = "/failures/?sort=most"
+
+    text = steer(operators_client, group, do, next=there, **given)
+
+    form = re.search(r'<form class="banner__do" method="post" action="([^"]+)">(.*?)</form>', text)
+    assert form
+    assert "Undo</button>" in form[2]
+    assert "csrfmiddlewaretoken" in form[2]
+    assert rows(page(operators_client)) == []
+    answer = operators_client.post(html.unescape(form[1]), follow=True)
+    assert answer.redirect_chain == [(there, 302)]
+    assert "is open again" in answer.content.decode()
+    assert "Undo</button>" not in answer.content.decode()
+    assert rows(page(operators_client)) == [group.pk]
+
+
+def test_only_what_was_open_is_opened_by_undo(operators_client: Client, now: datetime) -> None:
+    group = failed(now, 2)
+    assert "Undo</button>" not in steer(operators_client, group, "reopen")
+    assert "Undo</button>" in steer(operators_client, group, "mute")
+    assert "Undo</button>" not in steer(operators_client, group, "dismiss")
+    assert "Undo</button>" not in steer(operators_client, group, "explode")
+
+
+def test_an_address_alone_opens_nothing(operators_client: Client, now: datetime) -> None:
+    group = failed(now, 2)
+    steer(operators_client, group, "dismiss")
+
+    assert operators_client.get(f"/failures/{group.pk}/steer/?do=reopen").status_code == 405
+
+    assert FailureGroup.objects.get().dismissed_at
+
+
 def test_dismissing_twice_is_one_act(operators_client: Client, now: datetime) -> None:
     group = failed(now, 2)
     steer(operators_client, group, "dismiss")

@@ -25,6 +25,7 @@ from tasks_app.models.stat import BUCKETS, SHORTEST
 from tasks_app.usual import usual
 from tasks_app.why import why
 from tests.pages.conftest import SITUATIONS, RunFactory, attempt, begun
+from tests.pages.test_bulk import done, told
 
 HTMX = {"HX-Request": "true"}
 JPEG = {"name": "harbour-320.jpg", "width": 320, "height": 200, "bytes": 4, "content_type": "text/html"}
@@ -232,6 +233,38 @@ def test_earlier_attempts_are_folded(client: Client, run: RunFactory) -> None:
 
     assert '<details class="more" id="attempt-1-1">' in page
     assert 'id="attempt-2' not in page
+
+
+def test_each_earlier_attempt_has_its_traceback_and_a_button_that_copies_it(client: Client, run: RunFactory) -> None:
+    first = attempt(1, 1, 2, message="Timeout: no", traceback=MIXED)
+    second = attempt(2, 3, 4, message="ValueError: <odd>", traceback="Traceback…\nValueError: <odd>")
+    shown = run(**{**SITUATIONS["failed"], "attempt": 3, "attempts": [first, second, attempt(3, 5, 12)]})
+    page = client.get(f"/runs/{shown.pk}/").content.decode()
+
+    for number, head, traceback in ((1, "Timeout: no", MIXED), (2, "ValueError: <odd>", second["traceback"])):
+        fold = re.search(rf'<details class="more" id="attempt-{number}-{number}">(.*)', page, re.DOTALL)
+        assert fold
+        summary = re.search(r"<summary>(.*?)</summary>", fold[1])
+        assert summary
+        assert html.unescape(summary[1]).startswith(f"Attempt {number}, ")
+        assert html.unescape(summary[1]).endswith(f"ended after 1.0 s on web-1, worker 2: {head}")
+        button = re.search(r'<button [^>]*id="copy-trace-(\d)"[^>]*data-copy="#([^"]+)">', fold[1])
+        assert button
+        assert int(button[1]) == number
+        assert page.count(f'id="{button[2]}"') == 1
+        copied = re.search(rf'<pre [^>]*id="{button[2]}"[^>]*>(.*?)</pre>', fold[1], re.DOTALL)
+        assert copied
+        assert html.unescape(re.sub(r"<[^>]+>", "", copied[1])).strip() == traceback.strip()
+    assert page.count("<summary>All 2 frames</summary>") == 1
+
+
+def test_an_earlier_attempt_without_a_traceback_says_so(client: Client, run: RunFactory) -> None:
+    lost = attempt(1, 1, 2, reason="worker_lost", message="Its worker was lost.", exception="", traceback="")
+    page = page_of(client, run(**{**SITUATIONS["failed"], "attempt": 2, "attempts": [lost, attempt(2, 3, 12)]}))
+
+    assert "Its worker was lost.</summary>" in page
+    assert "It left no traceback." in page
+    assert 'id="copy-trace-1"' not in page
 
 
 def test_hostile_text_stays_text(client: Client, run: RunFactory) -> None:
@@ -701,17 +734,39 @@ def test_an_ended_run_is_deleted_once_that_is_confirmed(operators_client: Client
     address = f"/runs/{ended.pk}/delete/"
 
     assert b"Delete 1 run?" in operators_client.get(address).content
-    assert TaskRun.objects.exists()
-    operators_client.post(address, {"why": "A test."})
+    assert TaskRun.objects.get() == ended
+    page = " ".join(operators_client.post(address, {"why": "A test."}, follow=True).content.decode().split())
+    assert f'<h1 id="question">Delete: the run create_task {ended.short_id}</h1>' in page
+    assert "Nothing has been changed yet." in page
+    act = TaskRun.objects.exclude(pk=ended.pk).get()
+    assert told(done(act)) == "1 run was deleted."
 
-    assert not TaskRun.objects.exists()
-    assert AuditEntry.objects.get().reason == "A test."
+    assert not TaskRun.objects.filter(pk=ended.pk).exists()
+    entry = AuditEntry.objects.get()
+    assert (entry.verb, entry.runs, entry.reason, entry.act) == ("delete", [ended.pk], "A test.", act.pk)
 
 
-def test_one_that_goes_on_is_not_deleted(operators_client: Client, run: RunFactory) -> None:
-    page = operators_client.post(f"/runs/{run().pk}/delete/", follow=True).content.decode()
+def test_a_deletion_is_undone_before_it_begins(operators_client: Client, run: RunFactory) -> None:
+    ended = run(**SITUATIONS["failed"])
+    operators_client.post(f"/runs/{ended.pk}/delete/")
+    act = TaskRun.objects.exclude(pk=ended.pk).get()
 
-    assert "1 has not ended yet." in page
+    page = operators_client.post(f"/runs/bulk/{act.pk}/undo/", follow=True).content.decode()
+
+    assert "<b>Undone.</b> Nothing was changed." in page
+    assert TaskRun.objects.get(pk=ended.pk) == ended
+    act.refresh_from_db()
+    assert act.status == Status.CANCELLED
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_one_that_goes_on_is_not_deleted(operators_client: Client, run: RunFactory, method: str) -> None:
+    shown = run()
+
+    page = getattr(operators_client, method)(f"/runs/{shown.pk}/delete/", follow=True).content.decode()
+
+    assert "Only what has ended can be deleted. Cancel it first." in page
+    assert TaskRun.objects.get() == shown
 
 
 def test_very_many_attempts_are_told_in_part(client: Client, run: RunFactory) -> None:

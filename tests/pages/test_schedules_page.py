@@ -6,6 +6,7 @@ import html
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -15,7 +16,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 from pytest_django import DjangoAssertNumQueries
 
-from tasks_app import schedules, timetable
+from tasks_app import schedules, timetable, wording
 from tasks_app.clock import database_now
 from tasks_app.engine import firing
 from tasks_app.engine.connect import connect
@@ -67,15 +68,100 @@ def said(response: Any) -> str:
 
 def test_a_row_tells_what_when_and_how_it_went(operators_client: Client, run: RunFactory) -> None:
     made = make(schedule_type="C", cron="*/5 * * * *")
-    for word in ("successful", "failed", "running"):
-        run(60, schedule=made, schedule_name="nightly", **SITUATIONS[word])
-    text = page(operators_client)
+    run(60, schedule=made, schedule_name="nightly", **SITUATIONS["successful"])
+    text = row_of(page(operators_client), made)
 
-    for told in ("nightly", "create_task", "type=1", "Every fifth minute", "*/5 * * * *", "Run now", "on average"):
+    for told in ("nightly", "create_task", "type=1", "Every fifth minute", "*/5 * * * *", "Run now", "s on average"):
         assert told in text
-    assert re.findall(r'<li><a class="status status--(\w+)" href="/runs/', text) == ["successful", "failed", "running"]
-    assert "Failed (error), " in text
-    assert len(re.findall(r"<time[^>]*>[^<]*\d\d:\d\d</time>", text)) == timetable.TOLD
+    assert len(next_ones(text)) == timetable.TOLD
+
+
+@pytest.mark.parametrize("address", ["/schedules/", "/schedules/{}/"])
+def test_the_strip_tells_of_its_last_runs(operators_client: Client, run: RunFactory, address: str) -> None:
+    """Oldest first, each with its end, when it was sent by the viewer's clock and how long it took."""
+    made, another = make(), make(name="another")
+    run(3, schedule=another, schedule_name="another", **SITUATIONS["cancelled"])
+    runs = [
+        run(900 - 100 * number, schedule=made, schedule_name="nightly", **SITUATIONS[word])
+        for number, word in enumerate(("successful", "failed", "cancelled", "running", "ready"))
+    ]
+    operators_client.cookies["time_zone"] = "Asia/Kolkata"
+    text = part_of(page(operators_client, address.format(made.pk)), made)
+
+    strip = re.search(r'<ol class="outcomes"[^>]*>(.*?)</ol>', text, re.DOTALL)
+    assert strip
+    ends = ("Successful, {}, 10.0 s", "Failed (error), {}, 10.0 s", "Cancelled, {}, 10.0 s", "Running, {}", "Ready, {}")
+    kolkata = ZoneInfo("Asia/Kolkata")
+    moments = [one.enqueued_at.astimezone(kolkata) for one in runs]
+    assert re.findall(r'<li><a class="status status--(\w+)" href="/runs/([^/]+)/" title="([^"]*)">', strip[1]) == [
+        (one.status.lower(), str(one.pk), said.format(f"{at.day} {at:%B %Y, %H:%M:%S} IST"))
+        for one, said, at in zip(runs, ends, moments, strict=True)
+    ]
+
+
+# Every day at 02:30 in Berlin; in the night to the 30th of March that is left out, and it runs at 03:00.
+NIGHTS = [
+    datetime(2031, 3, day, hour, minute, tzinfo=UTC)
+    for day, hour, minute in ((29, 1, 30), (30, 1, 0), (31, 0, 30))
+] + [datetime(2031, 4, day, 0, 30, tzinfo=UTC) for day in (1, 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        (
+            "Europe/Berlin",
+            ["Sat 29 March 2031, 02:30", "Sun 30 March 2031, 03:00", "Mon 31 March 2031, 02:30",
+             "Tue 1 April 2031, 02:30", "Wed 2 April 2031, 02:30"],
+        ),
+        (
+            "America/New_York",
+            ["Fri 28 March 2031, 21:30", "Sat 29 March 2031, 21:00", "Sun 30 March 2031, 20:30",
+             "Mon 31 March 2031, 20:30", "Tue 1 April 2031, 20:30"],
+        ),
+        (
+            "Asia/Kolkata",
+            ["Sat 29 March 2031, 07:00", "Sun 30 March 2031, 06:30", "Mon 31 March 2031, 06:00",
+             "Tue 1 April 2031, 06:00", "Wed 2 April 2031, 06:00"],
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("address", ["/schedules/", "/schedules/{}/"])
+def test_the_next_five_are_told_by_the_viewers_clock(
+    operators_client: Client, address: str, zone: str, told: list[str]
+) -> None:
+    made = make(next_run=NIGHTS[0])
+    made.rules.change(time_zone="Europe/Berlin")
+    another = make(name="another", next_run=NIGHTS[0] + timedelta(minutes=5))
+    another.rules.pause()
+    operators_client.cookies["time_zone"] = zone
+
+    text = part_of(page(operators_client, address.format(made.pk)), made)
+
+    found = next_ones(text)
+    assert [datetime.fromisoformat(at) for at, _, _ in found] == NIGHTS
+    assert [said for _, _, said in found] == told
+    assert [title for _, title, _ in found] == [
+        f"{at.day} {at:%B %Y, %H:%M:%S %Z}" for at in (night.astimezone(ZoneInfo(zone)) for night in NIGHTS)
+    ]
+    assert "Every day at 02:30" in text  # by its own clock
+
+
+def row_of(text: str, made: Schedule) -> str:
+    found = re.search(rf'<tr id="schedule-{made.pk}">.*?</tr>', text, re.DOTALL)
+    assert found
+    return found[0]
+
+
+def part_of(text: str, made: Schedule) -> str:
+    """Its row of the list, or all of its own page but for the form."""
+    found = re.search(r'<article class="stack" id="schedule".*?</article>', text, re.DOTALL)
+    return found[0] if found else row_of(text, made)
+
+
+def next_ones(text: str) -> list[tuple[str, str, str]]:
+    """The moments that it says it will fire at: each with what it says when pointed at, and with its text."""
+    return re.findall(r'<time datetime="([^"]+)" title="([^"]+)">([^<]*\d\d:\d\d)</time>', text)
 
 
 def test_the_strip_has_the_newest_of_many(operators_client: Client, run: RunFactory) -> None:
@@ -105,8 +191,19 @@ def test_what_keeps_it_from_firing_is_told(operators_client: Client) -> None:
 
     assert states == {"broken": ("broken", False), "done": ("done", False), "overdue": ("active", True)}
     text = operators_client.get("/schedules/").content.decode()
-    assert "No such &lt;b&gt;task&lt;/b&gt;." in text
-    assert "no cluster has fired it" in text
+    said = {
+        each.name: [word for word in ("No such &lt;b&gt;task&lt;/b&gt;.", "no cluster has fired it") if word in row]
+        for each in (broken, done, overdue)
+        for row in [row_of(text, each)]
+    }
+    assert said == {
+        "broken": ["No such &lt;b&gt;task&lt;/b&gt;."], "done": [], "overdue": ["no cluster has fired it"],
+    }  # fmt: skip
+    for each, word in ((broken, "Broken"), (done, "Done"), (overdue, "Overdue")):
+        assert f"</svg>{word}</span>" in row_of(text, each)
+    assert re.search(r'<small class="trouble">.*?No such', row_of(text, broken), re.DOTALL)
+    assert next_ones(row_of(text, broken)) == next_ones(row_of(text, done)) == []
+    assert "not planned" in row_of(text, broken)
     assert "It cannot be fired." in page(operators_client, f"/schedules/{broken.pk}/")
     assert "It is done" in page(operators_client, f"/schedules/{done.pk}/")
     assert "no cluster has fired it" in page(operators_client, f"/schedules/{overdue.pk}/")
@@ -252,10 +349,43 @@ def test_pausing_with_an_end_and_resuming(operators_client: Client) -> None:
     assert timedelta(minutes=59) < rules.paused_until - database_now() < timedelta(minutes=61)
     text = page(operators_client, f"/schedules/{made.pk}/")
     assert "It is paused</b> by operator since" in text
-    assert "Paper." in text
+    assert f"Paper. It goes on by itself at {wording.moment(rules.paused_until)}." in text
+    row = row_of(page(operators_client), made)
+    assert "</svg>Paused</span>" in row
+    assert f"Paper. Goes on at {wording.day_or_time(rules.paused_until, database_now())}." in row
 
     assert "goes on" in steer(operators_client, made, "resume")
     assert not ScheduleRules.objects.get().is_paused(database_now())
+    assert "</svg>Active</span>" in row_of(page(operators_client), made)
+
+
+def test_a_pause_that_is_over_is_no_more_on_the_row(operators_client: Client) -> None:
+    made = make(schedule_type="I", minutes=10, next_run=timezone.now() + timedelta(minutes=4))
+    end = timezone.now() + timedelta(minutes=60)
+    made.rules.pause(why="Paper.", until=end)
+
+    row = row_of(page(operators_client), made)
+    moments = [datetime.fromisoformat(at) for at, _, _ in next_ones(row)]
+    # What falls due in the pause is not what comes next.
+    assert [at - made.next_run for at in moments] == [timedelta(minutes=60 + 10 * n) for n in range(5)]
+    assert all(at >= end for at in moments)
+    poll = poll_of(page(operators_client))
+    assert operators_client.get(poll, headers=HTMX).status_code == 204
+
+    ScheduleRules.objects.update(paused_at=timezone.now() - timedelta(hours=2), paused_until=timezone.now())
+
+    answer = operators_client.get(poll, headers=HTMX)
+    assert answer.status_code == 200
+    row = row_of(answer.content.decode(), made)
+    assert "</svg>Active</span>" in row
+    assert "Paper." not in row
+    assert datetime.fromisoformat(next_ones(row)[0][0]) == made.next_run
+
+
+def poll_of(text: str) -> str:
+    found = re.search(r'data-poll hx-get="([^"]+)"', text)
+    assert found
+    return html.unescape(found[1])
 
 
 def test_the_end_of_a_pause_is_told_by_the_viewers_clock(operators_client: Client) -> None:
@@ -282,17 +412,6 @@ def test_bad_input_gets_a_sentence(operators_client: Client, do: str, given: dic
     made = make()
     assert told in steer(operators_client, made, do, **given)
     assert not ScheduleRules.objects.get().is_paused(database_now())
-
-
-def test_deleting_leaves_its_runs(operators_client: Client, run: RunFactory) -> None:
-    made = make()
-    run(5, schedule=made, schedule_name="nightly")
-
-    assert "is deleted. Its runs stay." in steer(operators_client, made, "delete", back="one")
-
-    assert not Schedule.objects.exists()
-    assert TaskRun.objects.get().schedule_name == "nightly"
-    assert AuditEntry.objects.filter(verb="delete", subject="schedule nightly").exists()
 
 
 def test_steering_needs_its_permission(tobias: User) -> None:
