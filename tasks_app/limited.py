@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
-from tasks_app.models import TaskLimit
+from tasks_app.models import TaskLimit, TaskRun
 from tasks_app.pace import unit_of
 from tasks_app.policies import opening, told
 
@@ -51,6 +51,12 @@ class LimitedTask:
         """From the value that `LOOK` answers."""
         rows: Sequence[Sequence[Any]] = json.loads(text or "[]")
         return [cls(key, held, is_paused, is_closed, looks, now) for key, held, is_paused, is_closed, looks in rows]
+
+    @classmethod
+    def free(cls, key: str, now: datetime) -> Self:
+        """One that nobody has limited or paused yet, by one query."""
+        held = TaskRun.objects.unfinished().filter(claimed_by__isnull=False, task_path=key).count()
+        return cls(key, held, is_paused=False, is_closed=False, version="", now=now)
 
     @classmethod
     def with_policies(cls, tasks: Sequence[Self]) -> list[Self]:

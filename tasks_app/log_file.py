@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ MOST_READ = 8 * 1024 * 1024
 LONGEST_LINE = 2_000
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ([A-Z]+) (\d+) (.*)", re.DOTALL)
+LINE = re.compile(r"([12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z ([A-Z]+) (\d+) (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class LogLine:
     at: str = ""
     level: str = ""
     pid: str = ""
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was written; None for what is no record of ours."""
+        try:
+            return datetime.fromisoformat(f"{self.at}+00:00") if self.at else None
+        except ValueError:  # it has the figures of a time, and is none
+            return None
 
     @property
     def modifier(self) -> str:

@@ -10,7 +10,7 @@ from tasks_app.access import operators_only
 from tasks_app.clock import database_now
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.log_file import LEVELS, tail
-from tasks_app.paging import changed, size_of
+from tasks_app.paging import SIZES, changed, size_of
 
 LONGEST_SEARCH = 200
 ALL = "INFO"
@@ -45,6 +45,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "level": level,
         "q": q,
         "count": count,
+        "sizes": [(each, changed(request.GET, size=str(each)), each == count) for each in SIZES],
         "trouble": trouble,
         "now": database_now(),
         "poll": poll_url(request, seen),

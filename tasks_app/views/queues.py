@@ -10,10 +10,12 @@ from django.views.decorators.http import require_POST, require_safe
 from tasks_app import queues, wording
 from tasks_app.access import may, operators_only
 from tasks_app.audit import Actor
+from tasks_app.limited import LimitedTask
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import Queue
 from tasks_app.pace import BadLimit
 from tasks_app.policy_forms import PAUSES, LimitForm, PauseForm
+from tasks_app.signature import launchable
 from tasks_app.views import limits
 
 PERMISSION = "tasks_app.change_queue"
@@ -30,8 +32,14 @@ def version(request: HttpRequest, viewer: Viewer) -> str:
 def index(request: HttpRequest) -> HttpResponse:
     """All queues: what waits, who takes it, what holds it up."""
     found = queues.look()
+    limited = {task.key for task in found.tasks}
+    free = [task.module_path for task in launchable() if task.module_path not in limited]
+    chosen = request.GET.get("task", "")
     context = {
         "queues": queues.with_more(found),
+        "free_tasks": free,
+        "chosen": LimitedTask.free(chosen, found.now) if chosen in free else None,
+        "trouble": "" if chosen in {"", *free, *limited} else "There is no such task. Choose one of the list.",
         "now": found.now,
         "pauses": PAUSES,
         "may_steer": may(request, PERMISSION),
@@ -72,7 +80,7 @@ def resume(request: HttpRequest, name: str) -> str:
 def limit(request: HttpRequest, name: str) -> str:
     most = LimitForm.read(request)
     Queue.limit(name, most, by=Actor.of(request))
-    told = f"at most {most} runs are" if most else "any number of runs is"
+    told = f"at most {wording.plural(most, 'run')} {'is' if most == 1 else 'are'}" if most else "any number of runs is"
     return f"Of the queue {wording.visible(name)} {told} at work at once."
 
 

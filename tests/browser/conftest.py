@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import User
 
 from tests.waiting import wait_until
 
@@ -62,9 +63,40 @@ class Watched:
 
         wait_until(is_empty, what="a poll without news")
 
+    def log_in(self, name: str) -> None:
+        """At the door, by a password that is the name."""
+        self.page.get_by_label("Name").fill(name)
+        self.page.get_by_label("Password").fill(name)
+        self.page.get_by_role("button", name="Log in").click()
+
+    def hurry(self) -> None:
+        """Have its pages ask each second, as somebody does who waits for something."""
+        self.page.context.add_cookies([{"name": "refresh", "value": "1", "url": self.address}])
+
+    def tab(self, path: str) -> Watched:
+        """Another tab of the same browser, its own troubles apart."""
+        other = Watched(self.page.context.new_page(), self.address)
+        other.watch()
+        other.page.goto(f"{self.address}{path}")
+        return other
+
+    def stay(self) -> None:
+        """From now on the page is to follow by itself: `stayed` tells whether it was never loaded anew."""
+        self.page.evaluate("window.hasStayed = true")
+
+    @property
+    def stayed(self) -> bool:
+        return bool(self.page.evaluate("window.hasStayed === true"))
+
     @property
     def rows(self) -> Any:
         return self.page.locator("#runs-rows > tr")
+
+
+@pytest.fixture
+def mara(transactional_db: None) -> User:
+    """An operator, whose password is her name."""
+    return User.objects.create_superuser("mara", password="mara")
 
 
 @pytest.fixture

@@ -63,6 +63,35 @@ def test_a_traceback_belongs_to_its_line(operators_client: Client, log: Path) ->
     assert lines(operators_client, "?q=valueerror") == ["it broke 2\n  | Traceback\n  | ValueError: no"]
 
 
+def test_times_are_those_of_the_viewers_clock_and_a_day_is_told_once(operators_client: Client, log: Path) -> None:
+    log.write_text(record(1) + "2026-03-12T23:30:00.000Z INFO 4711 late\n2026-13-45T99:99:99.000Z INFO 4711 odd\n")
+    operators_client.cookies["time_zone"] = "Europe/Berlin"
+    page = operators_client.get("/logs/").content.decode()
+
+    assert re.findall(r'class="log__turn">([^<]*)<', page) == ["13 March 2026", "12 March 2026"]
+    assert 'title="13 March 2026, 00:30:00 CET">00:30:00.000</time>' in page
+    assert len(lines(operators_client)) == 3
+
+
+def test_the_id_of_a_run_leads_to_its_page(operators_client: Client, log: Path) -> None:
+    run = "0190f3c8-7b1e-7cc3-98c4-dc0c0c07398f"
+    log.write_text(
+        record(1, text=f"run {run} finished, not <b>{run}</b>\u202e") + record(2, text="run 0190f3c8 is short")
+    )
+    page = operators_client.get("/logs/").content.decode()
+
+    assert page.count(f'<a href="/runs/{run}/">{run}</a> finished, not &lt;b&gt;{run}&lt;/b&gt;[202e]') == 1
+    assert page.count('href="/runs/0190f3c8') == 1
+
+
+def test_more_lines_are_a_link_that_keeps_the_filters(operators_client: Client, log: Path) -> None:
+    log.write_text("".join(record(number) for number in range(300)))
+    page = html.unescape(operators_client.get("/logs/?q=run&level=INFO").content.decode())
+
+    assert 'href="?q=run&level=INFO&size=200"' in page
+    assert "50 lines, the newest that match" in page
+
+
 def test_a_line_that_is_still_being_written_is_not_shown(log: Path) -> None:
     log.write_text(record(1) + "2026-03-12T14:31:52.118Z INFO 4711 half of")
 
@@ -111,7 +140,8 @@ def test_a_bad_query_is_answered_with_a_page(operators_client: Client, log: Path
 def test_without_a_file_it_says_so(operators_client: Client, log: Path) -> None:
     assert "No log on this host" in operators_client.get("/logs/").content.decode()
     log.write_text("")
-    assert "Nothing matches" in operators_client.get("/logs/").content.decode()
+    assert "Nothing is written yet" in operators_client.get("/logs/").content.decode()
+    assert "No line of the file has that in it." in operators_client.get("/logs/?q=x").content.decode()
 
 
 def test_a_poll_without_news_asks_the_database_nothing(

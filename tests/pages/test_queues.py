@@ -100,6 +100,7 @@ def test_pausing_and_resuming_are_forms(operators_client: Client, operator: User
 def test_a_limit_is_set_and_taken_away(operators_client: Client, cluster: Cluster) -> None:
     assert "at most 3 runs are at work at once" in steer(operators_client, "limit", most="3")
     assert line("default").limit == 3
+    assert "at most 1 run is at work at once" in steer(operators_client, "limit", most="1")
     assert "any number of runs is at work" in steer(operators_client, "limit", most="")
     assert line("default").limit is None
 
@@ -308,6 +309,34 @@ def test_a_task_with_limits_tells_how_much_is_taken(
     assert queues.with_more(queues.look()).tasks[0].state == "full"
     TaskLimit.objects.update(max_running=None, next_at=database_now() + timedelta(minutes=1))
     assert queues.with_more(queues.look()).tasks[0].state == "closed"
+
+
+def test_a_task_without_limits_is_chosen_to_be_steered(
+    operators_client: Client, cluster: Cluster, run: RunFactory
+) -> None:
+    run(5, **SITUATIONS["running"])
+    assert f'<option value="{TASK}">' in page(operators_client)
+    assert f'name="task" value="{TASK}"' not in page(operators_client)
+
+    text = operators_client.get("/queues/", {"task": TASK}).content.decode()
+    assert text.count(f'name="task" value="{TASK}"') == 2  # to pause it, to limit it
+    assert re.search(r'id="task-chosen-.*?class="c-held">1<', text, re.DOTALL)
+    ids = re.findall(r'\sid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+
+    limit(operators_client, "pause")
+    assert f'<option value="{TASK}">' not in page(operators_client)
+    assert "There is no such task." in operators_client.get("/queues/?task=os.system").content.decode()
+
+
+def test_figures_lead_to_their_runs(operators_client: Client, run: RunFactory) -> None:
+    run(5, queue_name="a&b")
+    run(5, queue_name="a&b", **SITUATIONS["running"])
+
+    for query, count in (("queue=a%26b", 2), ("state=ready&queue=a%26b", 1), ("state=running&queue=a%26b", 1)):
+        assert f'href="/runs/?{query}"' in html.unescape(page(operators_client))
+        runs = operators_client.get(f"/runs/?{query}").content.decode()
+        assert runs.count('<tr id="run-') == count
 
 
 def test_a_task_is_paused_limited_and_goes_on(operators_client: Client, cluster: Cluster) -> None:
