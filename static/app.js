@@ -50,6 +50,7 @@
     }
     for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--paused", !every || isPaused());
     tellRetry();
+    countAgain();
   }
 
   // What is new goes into what is there, so that focus, selection, scroll and open parts stay as they are.
@@ -179,6 +180,27 @@
     tellRetry();
   }
 
+  // What is counted beside a list is counted again after news, but not after each: counting takes a while. With that
+  // the page tells which list it has now, so that others who have the same share the count.
+
+  const countPause = 5000;
+  let isCountOld = false;
+  let nextCount = 0;
+
+  const isCounted = (element) => element.hasAttribute("data-counted");
+
+  function countAgain() {
+    if (!isCountOld || isPaused() || Date.now() < Math.max(nextCount, nextTry)) return;
+    isCountOld = false;
+    nextCount = Date.now() + countPause;
+    for (const counted of $$("[data-counted]")) htmx.trigger(counted, "news");
+  }
+
+  document.addEventListener("htmx:configRequest", (event) => {
+    const version = event.detail.triggeringEvent?.type === "news" && $("[data-version]")?.dataset.version;
+    if (version && isCounted(event.detail.elt)) event.detail.parameters.of = version;
+  });
+
   function answered() {
     failures = 0;
     nextTry = 0;
@@ -196,7 +218,12 @@
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
+    if (isCounted(asker(event))) {
+      isCountOld ||= !event.detail.successful;
+      return;
+    }
     if (!isPoll(asker(event))) acts += 1;
+    else if (event.detail.xhr.status === 200) isCountOld = true;
     if (event.detail.successful) answered();
   });
 

@@ -80,6 +80,16 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Depth:
+    """The line of one queue among others."""
+
+    queue: str
+    line: Line
+    key: str
+    """The same for the same queue, whatever its name has in it; for an id."""
+
+
+@dataclass(frozen=True)
 class Stranded:
     """A queue in which runs wait and from which no live worker takes."""
 
@@ -122,6 +132,10 @@ class Health:
     silent: int
     running: int
     waiting: Line
+    deepest: tuple[Depth, ...]
+    """The longest lines, where more than one queue has any."""
+    others: int
+    """How many queues have one besides those."""
     failed: int
     stranded: tuple[Stranded, ...]
     paused: tuple[Paused, ...]

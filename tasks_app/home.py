@@ -16,7 +16,7 @@ from django.db.models import Sum
 
 from tasks_app import wording
 from tasks_app.board import LONGEST_LINE, ROWS, Row, previewed, rows_of
-from tasks_app.health import COUNTED, LIMITED, PLAIN, WAITING, Course, Health, Line, Stranded
+from tasks_app.health import COUNTED, LIMITED, PLAIN, WAITING, Course, Depth, Health, Line, Stranded
 from tasks_app.live import Viewer, digest
 from tasks_app.models import Failure, Grain, RunStat
 from tasks_app.policies import paused
@@ -32,6 +32,8 @@ OWN_READ = 500
 """What failed of somebody's own is looked for among so many of the newest runs of theirs."""
 
 COURSE_MINUTES = 60
+DEEPEST = 3
+"""So many queues are told by name, those with the longest lines."""
 
 # One statement, because it is also what tells whether there is news. Each count stops somewhere and each part is read
 # by an index of its own, so that a long queue or history costs no more than a short one. The place in line is that
@@ -63,7 +65,7 @@ at_work AS (
 newest AS (
   SELECT id, enqueued_at, status, claimed_by, attempt, run_after, cancel_requested_at, is_waiting, queue_name,
     md5(progress::text) AS progress
-  FROM tasks_app_taskrun WHERE {{own}} ORDER BY enqueued_at DESC, id DESC LIMIT {ROWS}),
+  FROM tasks_app_taskrun WHERE {{listed}} ORDER BY enqueued_at DESC, id DESC LIMIT {ROWS}),
 line AS (
   SELECT queue.name, ARRAY(SELECT id FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = queue.name
     AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id LIMIT {LONGEST_LINE}) AS ids
@@ -124,8 +126,11 @@ FAILED_OF_OWN = FAILED.format(
     f"ORDER BY enqueued_at DESC, id DESC LIMIT {OWN_READ}) AS own",
     most=FAILED_READ,
 )
-LOOK_AT_ALL = LOOK.format(own="true", failed=FAILED_OF_ALL)
-LOOK_AT_OWN = LOOK.format(own="owner_id = %(owner)s", failed=FAILED_OF_OWN)
+OWN = "owner_id = %(owner)s"
+LOOK_AT_ALL = LOOK.format(own="true", listed="true", failed=FAILED_OF_ALL)
+LOOK_AT_MINE = LOOK.format(own="true", listed=OWN, failed=FAILED_OF_ALL)
+"""Of an operator who wants the own runs listed, and is told of all that is at work or has failed."""
+LOOK_AT_OWN = LOOK.format(own=OWN, listed=OWN, failed=FAILED_OF_OWN)
 
 
 @dataclass(frozen=True)
@@ -149,10 +154,10 @@ class Look:
     counted_to: datetime | None
 
     @classmethod
-    def of(cls, viewer: Viewer) -> Look:
-        """An operator sees the runs of all, anybody else the own ones."""
+    def of(cls, viewer: Viewer, wants_own: bool = False) -> Look:
+        """An operator sees the runs of all, unless only the own ones are wanted; anybody else those alone."""
         with connection.cursor() as cursor:
-            statement = LOOK_AT_ALL if viewer.is_staff else LOOK_AT_OWN
+            statement = LOOK_AT_OWN if not viewer.is_staff else LOOK_AT_MINE if wants_own else LOOK_AT_ALL
             cursor.execute(statement, {"silence": settings.LOST_AFTER_SECONDS, "owner": viewer.pk})
             return cls(*cursor.fetchone())
 
@@ -197,13 +202,19 @@ class Kind:
 class Home:
     """The first page as somebody sees it."""
 
-    def __init__(self, viewer: Viewer, look: Look) -> None:
+    def __init__(self, viewer: Viewer, look: Look, wants_own: bool = False) -> None:
         self.viewer, self.look = viewer, look
+        self.lists_own = wants_own or not viewer.is_staff
         self.now = self.look.now
 
     @property
     def version(self) -> str:
         return self.look.version
+
+    @property
+    def may_choose(self) -> bool:
+        """Whether it could list somebody else's runs, or only the own ones: a guest has none."""
+        return self.viewer.is_staff and self.viewer.is_authenticated
 
     @cached_property
     def health(self) -> Health:
@@ -217,6 +228,8 @@ class Home:
             silent=look.silent,
             running=look.running,
             waiting=together(list(lines.values())),
+            deepest=deepest(lines),
+            others=max(0, len(lines) - DEEPEST),
             failed=look.failed,
             stranded=tuple(Stranded(name, line) for name, line in lines.items() if name not in look.served),
             paused=paused(self.now) if look.paused else (),
@@ -257,6 +270,14 @@ class Home:
         """Of the viewer's own runs the one that ended last, which is announced when it changes."""
         ended = [row for row in self.rows if row.run.finished_at and row.run.owner_id == self.viewer.pk]
         return max(ended, key=lambda row: str(row.run.finished_at), default=None)
+
+
+def deepest(lines: dict[str, Line]) -> tuple[Depth, ...]:
+    """The longest lines, if there is more than one."""
+    if len(lines) < 2:
+        return ()
+    ordered = sorted(lines.items(), key=lambda each: (-each[1].length, each[0]))
+    return tuple(Depth(name, line, digest(name)) for name, line in ordered[:DEEPEST])
 
 
 def together(lines: Sequence[Line]) -> Line:

@@ -344,6 +344,12 @@ class Listing:
         """What links to other filters keep of this query."""
         return f"&{SIZE}={self.size}" if self.size != USUAL_SIZE else ""
 
+    @property
+    def lasting(self) -> str:
+        """What a saved view keeps of this query: its filters, its order and its size, but no place in the list."""
+        order = f"&{SORT}={'newest' if self.descending else 'oldest'}" if self.descending is self.is_upward else ""
+        return f"{self.finding.query}{order}{self.keep}".removeprefix("&")
+
     # News
 
     @property

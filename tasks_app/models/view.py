@@ -44,7 +44,7 @@ class SavedViewQuerySet(models.QuerySet["SavedView"]):
 
 
 class SavedView(models.Model):
-    """A list of runs that somebody gave a name: the filters of its URL."""
+    """A list of runs that somebody gave a name: the filters of its URL, its order and its size."""
 
     id = models.BigAutoField(primary_key=True)
     owner = models.ForeignKey(

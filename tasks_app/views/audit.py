@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from tasks_app.access import operators_only
 from tasks_app.audit import VERBS, entries_about
 from tasks_app.clock import database_now
+from tasks_app.entries import lines_of, with_first_runs
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import AuditEntry
 from tasks_app.paging import changed, page
@@ -30,10 +31,10 @@ def version(request: HttpRequest, viewer: Viewer) -> str:
 @operators_only
 def audit(request: HttpRequest) -> HttpResponse:
     """Who did what to which runs, when, from where and why."""
-    found = page(entries(request), request.GET, "at")
+    found = page(with_first_runs(entries(request)), request.GET, "at")
     context = {
         "page": found,
-        "entries": found.rows,
+        "lines": lines_of(found.rows),
         "q": request.GET.get("q", "")[:LONGEST_SEARCH],
         "verbs": [
             (verb, changed(request.GET, verb=verb, older=None, newer=None), verb == chosen(request)) for verb in VERBS

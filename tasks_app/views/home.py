@@ -11,6 +11,9 @@ from tasks_app.forms import PracticeForm, ThumbnailsForm
 from tasks_app.home import Home, Look
 from tasks_app.live import Viewer, is_poll, live, poll_url
 
+MINE = "mine"
+"""In the URL, as `runs`: an operator's own recent runs instead of everybody's."""
+
 
 def version(request: HttpRequest, viewer: Viewer) -> str:
     return look_of(request, viewer).version
@@ -20,8 +23,18 @@ def look_of(request: HttpRequest, viewer: Viewer) -> Look:
     """One for a request: a poll with news was told so by it, and is answered by it."""
     looks: dict[Viewer, Look] = request.__dict__.setdefault("looks", {})
     if viewer not in looks:
-        looks[viewer] = Look.of(viewer)
+        looks[viewer] = Look.of(viewer, wants_own(request, viewer))
     return looks[viewer]
+
+
+def wants_own(request: HttpRequest, viewer: Viewer) -> bool:
+    """Whether an operator has chosen to see the own recent runs; a guest has none."""
+    return viewer.is_staff and viewer.is_authenticated and request.GET.get("runs") == MINE
+
+
+def whose(request: HttpRequest) -> str:
+    """That choice as the end of a URL, for the forms that lead back to the page."""
+    return f"?runs={MINE}" if wants_own(request, Viewer.of(request)) else ""
 
 
 @never_cache
@@ -41,5 +54,8 @@ def page(request: HttpRequest, status: int = HTTPStatus.OK, **forms: Any) -> Htt
 def live_part(request: HttpRequest) -> dict[str, Any]:
     """What its live parts are made of, wherever the request came in."""
     viewer = Viewer.of(request)
-    home = Home(viewer, look_of(request, viewer))
-    return {"home": home, "now": home.now, "poll": poll_url(request, home.version, reverse("home"))}
+    home = Home(viewer, look_of(request, viewer), wants_own(request, viewer))
+    # What one is told of the own runs is not told to another operator, whose page is another one.
+    own = {"viewer": str(viewer.pk)} if whose(request) else {}
+    poll = poll_url(request, home.version, reverse("home"), **own)
+    return {"home": home, "now": home.now, "poll": poll, "whose": whose(request)}

@@ -2,13 +2,14 @@ from http import HTTPStatus
 
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from tasks_app.access import owner_of
 from tasks_app.forms import OnceForm, PracticeForm, ThumbnailsForm
 from tasks_app.models import TaskRun
 from tasks_app.uploads import was_too_large
-from tasks_app.views.home import live_part, page
+from tasks_app.views.home import live_part, page, whose
 from tasks_app.views.htmx import HtmxRequest
 
 
@@ -31,12 +32,12 @@ def make_thumbnails(request: HtmxRequest) -> HttpResponse:
         return launched(request, form.enqueue(owner_of(request)), thumbnails=ThumbnailsForm())
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if form.too_large else HTTPStatus.UNPROCESSABLE_ENTITY
     if request.htmx:
-        return render(request, "launch/_thumbnails.html", {"thumbnails": form}, status=status)
+        return render(request, "launch/_thumbnails.html", {"thumbnails": form, "whose": whose(request)}, status=status)
     return page(request, status, thumbnails=form)
 
 
 def launched(request: HtmxRequest, run: TaskRun, **forms: OnceForm) -> HttpResponse:
     """The live parts of the first page, which have the new run, for a page that is there; else the whole page anew."""
     if not request.htmx:
-        return redirect("home")
+        return redirect(f"{reverse('home')}{whose(request)}")
     return render(request, "launch/_launched.html", {**live_part(request), **forms})

@@ -54,7 +54,7 @@ def test_tick_undo_and_delete_all(web: WebFactory, qcluster: ClusterFactory, ope
     expect(page).to_have_url(f"{watched.address}/runs/?state=failed")
     tick(page, 0)
     expect(page.locator("#ticked")).to_have_text("1 ticked")
-    page.get_by_label("All that match").check()
+    page.get_by_label("All 3 that match the filter").check()
     page.locator("#bulk-bar").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", name="Delete 3 failed runs for good?")).to_be_visible()
     page.get_by_role("button", name="Delete 3 runs").click()

@@ -18,7 +18,7 @@ from tasks_app import live
 from tasks_app.board import ROWS
 from tasks_app.clock import database_now
 from tasks_app.engine.counting import Sum
-from tasks_app.home import LOOK_AT_ALL, LOOK_AT_OWN
+from tasks_app.home import LOOK_AT_ALL, LOOK_AT_MINE, LOOK_AT_OWN
 from tasks_app.models import Cluster, CountedTo, FailureGroup, Grain, Queue, RunStat, Status, TaskRun
 from tests.pages.conftest import SITUATIONS, RunFactory, attempt, begun
 
@@ -117,6 +117,74 @@ def test_each_sees_the_own_runs_and_staff_all(
     assert sorted(ROW.findall(home(operators_client))) == sorted([own.short_id, foreign.short_id])
 
 
+def recent(client: Client, query: str = "") -> tuple[list[str], str]:
+    """The runs of its list, and what stands above them."""
+    page = client.get(f"/{query}").content.decode()
+    heading = re.search(r'<h2 id="recent">([^<]*)</h2>', page)
+    assert heading
+    return sorted(ROW.findall(page)), heading[1]
+
+
+def test_staff_choose_whose_recent_runs_they_see(
+    client: Client, operators_client: Client, operator: User, run: RunFactory
+) -> None:
+    own, foreign = run(owner=operator), run(**SITUATIONS["running"])
+    both = sorted([own.short_id, foreign.short_id])
+
+    assert recent(operators_client) == (both, "Recent runs")
+    assert recent(operators_client, "?runs=nonsense") == (both, "Recent runs")
+    assert recent(operators_client, "?runs=mine") == ([own.short_id], "My recent runs")
+    page = operators_client.get("/?runs=mine").content.decode()
+    assert 'id="everybodys" href="/">' in page
+    assert 'id="mine" href="/?runs=mine" aria-current="true">' in page
+    assert 'id="all-runs" href="/runs/?owner=operator"' in page
+    assert f'id="at-work-{foreign.short_id}"' in page, "what runs is told of all"
+
+    assert recent(client, "?runs=mine") == ([foreign.short_id], "My recent runs")
+    assert 'id="mine"' not in home(client)
+
+
+def test_a_guest_has_no_runs_to_choose(run: RunFactory, settings: Any) -> None:
+    settings.DEBUG = settings.OPEN_ACCESS = True
+    shown = run()
+
+    assert recent(Client(), "?runs=mine") == ([shown.short_id], "Recent runs")
+    assert 'id="mine"' not in home(Client())
+
+
+def test_the_poll_and_the_buttons_keep_to_the_own_runs(
+    operators_client: Client, operator: User, run: RunFactory, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    run()
+    page = operators_client.get("/?runs=mine").content.decode()
+    with django_assert_num_queries(1):
+        assert poll(operators_client, page).status_code == 204
+    own = run(owner=operator)
+    answer = poll(operators_client, page).content.decode()
+    assert ROW.findall(answer) == [own.short_id]
+    assert poll(operators_client, answer).status_code == 204
+
+    button = re.search(r'id="practice" method="post" action="([^"]*)" hx-post="([^"]*)"', page)
+    assert button and button[1] == button[2] == "/launch/create_task/?runs=mine"
+    sent = operators_client.post(button[1], {"type": 1}, headers=HTMX).content.decode()
+    assert len(ROW.findall(sent)) == 2
+    assert poll(operators_client, sent).status_code == 204
+    assert operators_client.post(button[1], {"type": 1})["Location"] == "/?runs=mine"
+
+
+def test_two_who_look_at_their_own_runs_are_not_told_of_each_others(
+    operators_client: Client, operator: User, run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MEMORY_SECONDS", 60)
+    monkeypatch.setattr(live, "memory", {})
+    colleague = Client()
+    colleague.force_login(User.objects.create_superuser("colleague"))
+    run(owner=operator)
+    pages = [(each, each.get("/?runs=mine").content.decode()) for each in (operators_client, colleague)]
+
+    assert [poll(each, page).status_code for each, page in pages] == [204, 204]
+
+
 def test_only_the_newest_are_shown(client: Client, run: RunFactory) -> None:
     runs = [run(seconds_ago=100 - number, **SITUATIONS["successful"]) for number in range(ROWS + 3)]
 
@@ -197,6 +265,52 @@ def test_the_pace_is_that_of_the_last_whole_minutes(operators_client: Client) ->
 
     assert "<dd>30 <small>a minute</small>" in page
     assert 'class="spark" viewBox="0 0 59 24"' in page
+
+
+def figure(page: str, name: str) -> str:
+    """What the strip says under this name, without its marks."""
+    match = re.search(rf"<dt>{name}</dt>\s*<dd>(.*?)</dd>", page, re.DOTALL)
+    assert match
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", match[1])).split())
+
+
+def test_the_strip_tells_what_waits_and_since_when(client: Client, run: RunFactory, cluster: Cluster) -> None:
+    assert figure(home(client), "Waiting") == "0"
+    run(200)
+    run(7384, owner=None, queue_name="mail")
+    run(300, **SITUATIONS["scheduled"])
+    run(9000, **SITUATIONS["running"])
+
+    assert figure(home(client), "Waiting") == "2 oldest 2 h 3 min"
+    assert figure(home(client), "Running") == "1 of 4 workers"
+
+
+def test_the_longest_lines_are_told_by_name(client: Client, operators_client: Client, run: RunFactory) -> None:
+    sizes = {"mail": 2, "images": 3, "a & b": 1, "default": 1, "slow": 1}
+    run(queue_name="images")
+    assert 'id="deepest"' not in home(operators_client), "one queue is told by the figure"
+    for name, size in sizes.items():
+        for _ in range(size - (name == "images")):
+            run(queue_name=name)
+
+    page = part(home(operators_client), 'id="deepest"', "</p>")
+    told = re.findall(r'<a id="line-\w+" href="([^"]*)">([^<]*)</a> <span class="num">(\d+)</span>', page)
+    assert [(html.unescape(name), int(size)) for _, name, size in told] == [("images", 3), ("mail", 2), ("a & b", 1)]
+    assert html.unescape(told[2][0]) == "/runs/?state=ready&queue=a%20%26%20b"
+    assert operators_client.get(html.unescape(told[2][0])).content.count(b'<tr id="run-') == 1
+    assert "and in 2 other queues" in page
+
+    others = part(home(client), 'id="deepest"', "</p>")
+    assert "images" in others and "<a" not in others
+
+
+def test_a_run_in_another_line_is_news(operators_client: Client, run: RunFactory) -> None:
+    for _ in range(ROWS):
+        run(5)
+    page = home(operators_client)
+    run(60, queue_name="mail")
+
+    assert ">mail</a>" in poll(operators_client, page).content.decode()
 
 
 def test_operators_are_led_to_the_pages_behind_the_figures(client: Client, operators_client: Client) -> None:
@@ -391,7 +505,7 @@ FROM tasks_app_taskrun, generate_series(1, 10000) AS n,
 """
 
 
-@pytest.mark.parametrize("statement", [LOOK_AT_ALL, LOOK_AT_OWN], ids=["all", "own"])
+@pytest.mark.parametrize("statement", [LOOK_AT_ALL, LOOK_AT_MINE, LOOK_AT_OWN], ids=["all", "mine", "own"])
 def test_the_runs_are_never_read_from_end_to_end(run: RunFactory, mara: User, tobias: User, statement: str) -> None:
     run()
     run(owner=tobias, queue_name="mail")
