@@ -51,6 +51,7 @@
     for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--paused", !every || isPaused());
     tellRetry();
     countAgain();
+    if (Date.now() >= nextAsk && !document.hidden) askAgain();
   }
 
   // What is new goes into what is there, so that focus, selection, scroll and open parts stay as they are.
@@ -135,14 +136,16 @@
   const every = 1000 * Number(document.body.dataset.every ?? 0);
   const firstPause = 2;
   const longestPause = 15;
+  const pauseAfter = (times) => 1000 * Math.min(longestPause, firstPause * 2 ** (times - 1));
   let failures = 0;
   let nextTry = 0;
   let nextPoll = Date.now() + every;
 
   const isPaused = () => document.hidden || Boolean($(".pick:checked, [data-poll] details.menu[open]"));
 
+  // Once it was not answered it asks until it is, as it says, also where the pace is slow or off.
   function poll() {
-    if (!every || Date.now() < nextPoll) return;
+    if (failures ? Date.now() < nextTry : !every || Date.now() < nextPoll) return;
     nextPoll = Date.now() + every;
     for (const poller of $$("[data-poll]")) htmx.trigger(poller, "poll");
   }
@@ -175,7 +178,7 @@
 
   function failed() {
     failures += 1;
-    nextTry = Date.now() + 1000 * Math.min(longestPause, firstPause * 2 ** (failures - 1));
+    nextTry = Date.now() + pauseAfter(failures);
     stale(true);
     tellRetry();
   }
@@ -211,6 +214,36 @@
     tick();
   }
 
+  // What is fetched once the page is there, as the counts of a list: where it does not come a line says so, and it is
+  // asked for again, later and later.
+
+  let asked = 0;
+  let nextAsk = Infinity;
+
+  function missed(part) {
+    part.classList.add("is-missed");
+    nextAsk = Date.now() + pauseAfter(asked + 1);
+    tellMissed();
+  }
+
+  function askAgain() {
+    asked += 1;
+    nextAsk = Infinity;
+    for (const part of $$(".is-missed")) htmx.trigger(part, "news");
+  }
+
+  function tellMissed() {
+    const says = $("#missed");
+    if (says) says.hidden = !$(".is-missed");
+  }
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!event.detail.successful) return;
+    asker(event).classList.remove("is-missed");
+    if (!$(".is-missed")) asked = 0;
+    tellMissed();
+  });
+
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (!isPoll(asker(event))) return;
     if (isPaused() || Date.now() < nextTry) event.preventDefault();
@@ -218,10 +251,7 @@
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (isCounted(asker(event))) {
-      isCountOld ||= !event.detail.successful;
-      return;
-    }
+    if (isCounted(asker(event))) return;
     if (!isPoll(asker(event))) acts += 1;
     else if (event.detail.xhr.status === 200) isCountOld = true;
     if (event.detail.successful) answered();
@@ -232,6 +262,7 @@
       const { status } = event.detail.xhr;
       const silent = status === 0 || status >= 500;
       if (silent && isPoll(asker(event))) failed();
+      if (asker(event).matches("[hx-trigger~=news]")) missed(asker(event));
       const says = silent && $("[role=alert]", asker(event));
       if (says) says.textContent = "That did not arrive: the server does not answer. Try it again in a moment.";
     });
@@ -322,6 +353,7 @@
       event.preventDefault();
       pollNow();
     }
+    if (event.target.closest("#missed-now")) askAgain();
   }, true);
 
   document.addEventListener("keydown", (event) => {
@@ -411,5 +443,5 @@
 
   readClock();
   setInterval(tick, 1000);
-  if (every) setInterval(poll, Math.min(every, 1000) / 4);
+  setInterval(poll, Math.min(every || 1000, 1000) / 4);
 })();

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models import F
 from django_q.models import Schedule
 from django_q.tasks import schedule
 
-from tasks_app import audit
+from tasks_app import audit, bulk
 from tasks_app.clock import database_now
 from tasks_app.jsonable import storable
 from tasks_app.models import (
     Cluster,
+    CountedTo,
     FailureGroup,
     Grain,
     Queue,
@@ -99,12 +103,12 @@ def fill(log_file: Path) -> full.Full:
         state: run_with(everything, state, centre.operator, VALUES["rows"]).pk
         for state in ("ready", "running", "failed", "successful", "cancelled", "scheduled", "retrying", "claimed")
     }
+    wish(everything, centre.ids)
     centre.ids["long"] = run_with(LONG, "failed", centre.operator, LONG).pk
     centre.ids["deep"] = run_with("deep", "successful", centre.operator, DEEP).pk
     with log_file.open("ab") as log:
         for text in (*TEXTS.values(), everything, LONG):
-            head = database_now().replace(tzinfo=None).isoformat(timespec="milliseconds")
-            log.write(f"{head}Z ERROR 1 {text}\n".encode(errors="surrogatepass"))
+            log.write(log_line(text))
         log.write(b"\xff\xfe\xed\xa0\x80\x00\xc0\xaf not UTF-8 at all\n" + "\ud800\n".encode(errors="surrogatepass"))
     return centre
 
@@ -140,6 +144,61 @@ def fill_with(number: int, text: str, operator: User) -> None:
         exception=clipped(text, FailureGroup, "exception"), message=clipped(text, FailureGroup, "message"),
         dismissed_by=clipped(text, FailureGroup, "dismissed_by"),
     )  # fmt: skip
+
+
+def wish(text: str, ids: Mapping[str, Any]) -> None:
+    """This text as whatever somebody can have wished with a bulk act, and a worker can have told of it."""
+    said = storable(text, 500)
+    wished = {"what": said, "why": said, "back": said, "options": {"queue": clipped(text, Queue, "name")}}
+    progress = {"done": 1, "total": 3, "message": said}
+    told: dict[str, dict[str, Any]] = {
+        "bulk": {}, "bulk_running": {"progress": progress},
+        "bulk_done": {"progress": progress, "return_value": {"told": said}},
+    }  # fmt: skip
+    for name, fields in told.items():
+        run = TaskRun.objects.get(pk=ids[name])
+        queue = clipped(text, TaskRun, "queue_name")
+        TaskRun.objects.filter(pk=run.pk).update(kwargs={**run.kwargs, **wished}, queue_name=queue, **fields)
+
+
+turns = itertools.count(1)
+
+
+def stir(centre: full.Full, log_file: Path) -> None:
+    """News for every page: each row has another of the texts than before, and of each kind there is one row more."""
+    texts, turn, now = list(TEXTS.values()), next(turns), database_now()
+    text = texts[turn % len(texts)]
+    runs = TaskRun.objects.exclude(task_path=bulk.path()).values_list("pk", "failure_message", "progress")
+    for number, (pk, message, progress) in enumerate(runs):
+        other = texts[(number + turn) % len(texts)]
+        TaskRun.objects.filter(pk=pk).update(
+            task_path=clipped(f"{other}.{other}", TaskRun, "task_path"), attempt=F("attempt") + 1,
+            queue_name=clipped(other, TaskRun, "queue_name"), failure_message=message and storable(other, 2_000),
+            progress=progress and {"done": 2, "total": 3, "message": storable(other, 500)},
+        )  # fmt: skip
+    wish(text, centre.ids)
+    TaskRun.objects.filter(pk=centre.ids["bulk"]).update(run_after=F("run_after") + timedelta(seconds=1))
+    for state in ("ready", "running", "successful", "failed"):
+        run_with(text, state, centre.operator, text)
+    for number, pk in enumerate(Cluster.objects.values_list("pk", flat=True)):
+        other, report = texts[(number + turn) % len(texts)], full.told(now, busy=turn % 4)
+        named = {name: clipped(other, Cluster, name) for name in ("name", "host")}
+        Cluster.objects.filter(pk=pk).update(queues=[other], report={**report, "python": other[:200]}, **named)
+    for model in (Queue, TaskLimit):
+        model.objects.filter(paused_at__isnull=False).update(pause_reason=text[:500])
+    named = {name: clipped(text, FailureGroup, name) for name in ("exception", "message")}
+    FailureGroup.objects.update(last_at=now, count=F("count") + 1, **named)
+    Workflow.objects.update(name=clipped(text, Workflow, "name"), message=text, cancel_requested_at=now)
+    ScheduleRules.objects.update(error=text, noted_at=now)
+    CountedTo.objects.update(at=F("at") - timedelta(hours=2))
+    audit.record("cancel", subject=text, by=centre.operator, why=text, details={text[:200]: text})
+    with log_file.open("ab") as log:
+        log.write(log_line(text))
+
+
+def log_line(text: str) -> bytes:
+    head = database_now().replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return f"{head}Z ERROR 1 {text}\n".encode(errors="surrogatepass")
 
 
 def run_with(text: str, state: str, owner: User, value: Any) -> TaskRun:

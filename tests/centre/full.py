@@ -15,6 +15,7 @@ from django.db.models import F
 from django_q.models import Schedule
 from django_q.tasks import schedule
 
+from tasks_app import bulk
 from tasks_app.clock import database_now
 from tasks_app.models import (
     Cluster,
@@ -68,6 +69,7 @@ def fill(log_file: Path) -> Full:
     clusters()
     policies(mara)
     full.ids |= runs(mara)
+    full.ids |= bulk_acts(mara, full.ids)
     full.ids["workflow"] = workflow(mara)
     full.ids["schedule"] = schedules(mara)
     statistics()
@@ -184,6 +186,25 @@ def runs(mara: User) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def bulk_acts(by: User, ids: Mapping[str, Any]) -> dict[str, Any]:
+    """One that can be undone, one at work, and one that is done."""
+    waits = bulk.send(by, "move", ids=[ids["ready"]], options={"queue": "night"}, why="They are in the way.")
+    running = bulk.send(by, "retry", finding_query="state=failed", why="The shop was closed.")
+    done = bulk.send(by, "cancel", finding_query="state=ready")
+    now = database_now()
+    begins = {"claimed_by": "c1:3:4713:web-1", "claimed_at": now, "started_at": now, "attempt": 1}
+    progress = {"done": 1000, "total": 2412, "message": "988 runs were sent once more"}
+    told = {"told": "204 runs were cancelled.", "changed": 204, "left": 0, "reasons": {}, "troubles": 0}
+    changes: tuple[tuple[TaskRun, dict[str, Any]], ...] = (
+        (waits, {"run_after": now + timedelta(hours=1)}),
+        (running, {"status": Status.RUNNING, "progress": progress, **begins}),
+        (done, {"status": Status.SUCCESSFUL, "finished_at": now, "return_value": told, **begins}),
+    )
+    for run, fields in changes:
+        TaskRun.objects.filter(pk=run.pk).update(**fields)
+    return {"bulk": waits.pk, "bulk_running": running.pk, "bulk_done": done.pk}
+
+
 def worked_on(host: str, worker: int) -> dict[str, Any]:
     return begun(status=Status.RUNNING, claimed_by=f"c1:{worker}:{4710 + worker}:{host}")
 
@@ -230,7 +251,9 @@ def pictures() -> dict[str, Any]:
 
 
 def draw(full: Full, media: Path) -> None:
-    """The files of the run `with_files`."""
+    """The files of the run `with_files`, if there is one."""
+    if "with_files" not in full.ids:
+        return
     folder = media / "runs" / str(full.ids["with_files"])
     folder.mkdir(parents=True)
     for width in (320, 800, 1600):

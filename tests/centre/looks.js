@@ -1,15 +1,44 @@
 // What tests ask of a page that is open before them.
 
-// Of axe: what keeps people out, and where.
-window.barriers = async (rules) => {
+(() => {
+
+const isThere = (each) => each.checkVisibility({ visibilityProperty: true }) && each.getClientRects().length > 0;
+const cut = (each) => each.outerHTML.slice(0, 160);
+
+// What keeps people out, as axe finds it in these parts of the page.
+async function found(parts, rules) {
   for (const moving of document.getAnimations()) {
     if (moving.effect.getComputedTiming().endTime !== Infinity) moving.finish(); // a colour on its way is none of the theme's
   }
-  const found = await axe.run({ runOnly: rules, resultTypes: ["violations"] });
-  const told = ({ html, any }) => `${html.slice(0, 160)} ${any[0]?.message ?? ""}`;
-  return found.violations
+  const isWhole = parts === document; // whose style sheets are looked at once
+  const options = { runOnly: rules, resultTypes: ["violations"], preload: isWhole, selectors: false, elementRef: true };
+  const { violations } = await axe.run(parts, options);
+  const told = ({ element, any }) => `${cut(element)} ${any[0]?.message ?? ""}`;
+  return violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(told).join(" | ")}`);
+}
+
+// Of the whole page as it stands, then by these rules of what folds out of it and is there once a row is ticked.
+window.barriers = async (rules, rulesOfParts) => {
+  const barriers = await found(document, rules);
+  const pick = document.querySelector(".pick");
+  pick?.click();
+  const menus = [...document.querySelectorAll("details.menu")].filter(isThere);
+  const kept = menus.map((menu) => [menu.name, menu.lastElementChild.style.position]);
+  for (const menu of menus) {
+    menu.name = ""; // which has one close another
+    menu.open = true;
+    menu.lastElementChild.style.position = "static"; // and none covers another
+  }
+  const parts = [...menus.map((menu) => menu.lastElementChild), ...(pick ? [document.querySelector("#bulk-bar"), pick.closest("tr")] : [])];
+  if (parts.length) barriers.push(...(await found({ include: parts }, rulesOfParts)));
+  menus.forEach((menu, at) => {
+    menu.open = false;
+    [menu.name, menu.lastElementChild.style.position] = kept[at];
+  });
+  pick?.click();
+  return barriers;
 };
 
 // What reaches beyond the right edge, when the page can be moved sideways.
@@ -17,39 +46,109 @@ window.tooWide = () => {
   const wide = document.documentElement.scrollWidth - innerWidth;
   if (wide <= 0) return [];
   const beyond = [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5);
-  return [`${wide} px beyond ${innerWidth}: ${beyond.slice(0, 3).map((each) => each.outerHTML.slice(0, 120)).join(" | ")}`];
+  return [`${wide} px beyond ${innerWidth}: ${beyond.slice(0, 3).map(cut).join(" | ")}`];
+};
+
+// What an opened menu has beyond the window: on the left it could not even be scrolled to.
+window.menusBeyond = () => {
+  const found = [];
+  for (const menu of [...document.querySelectorAll("details.menu")].filter(isThere)) {
+    menu.open = true;
+    const { left, right } = menu.lastElementChild.getBoundingClientRect();
+    if (left < 0 || right > innerWidth) found.push(`${Math.round(left)} to ${Math.round(right)} of ${innerWidth}: ${cut(menu)}`);
+    menu.open = false;
+  }
+  return found;
 };
 
 // What stands on paper although nobody can press it there, or is missing on it.
 window.wrongOnPaper = () => {
-  const isThere = (each) => each.checkVisibility({ visibilityProperty: true });
-  const wrong = [...document.querySelectorAll(".top, main .btn, main .menu")].filter(isThere);
-  const missing = [...document.querySelectorAll("main h1")].filter((each) => !isThere(each));
-  return [...wrong, ...missing].map((each) => `on paper: ${each.outerHTML.slice(0, 120)}`);
+  const isDrawn = (each) => each.checkVisibility({ visibilityProperty: true });
+  const wrong = [...document.querySelectorAll(".top, main .btn, main .menu")].filter(isDrawn);
+  const missing = [...document.querySelectorAll("main h1")].filter((each) => !isDrawn(each));
+  return [...wrong, ...missing].map((each) => `on paper: ${cut(each)}`);
 };
 
-// Numbers all that can be focused, in the order of the document; what is folded away cannot.
-window.markControls = () => {
+// What a reader finds: headings, links, buttons and figures, but for times, which go on, and for counts, which come late.
+window.said = () => {
+  const late = "#facet-counts, #matching, #this-browsers-zone, #fresh time, noscript";
+  const kinds = "h1, h2, h3, a[href], button, summary, label, p, li, dt, dd, th, td, pre";
+  const text = (each) => {
+    const copy = each.cloneNode(true);
+    for (const part of copy.querySelectorAll("time, #tabs .num")) part.remove();
+    return copy.textContent.replaceAll(/[\d.]+ (ms|s|min|h|d)\b/g, "…").replaceAll(/\s+/g, " ").trim();
+  };
+  return [...document.querySelectorAll(`main :is(${kinds})`)]
+    .filter((each) => isThere(each) && !each.closest(late) && !each.querySelector(late))
+    .map((each) => [each.localName, each.closest("#tabs") ? each.firstChild.data.trim() : text(each), each.getAttribute("href") ?? each.value ?? ""].join(" "));
+};
+
+// Everything that Tab should reach in there, in the order of the document; what is folded away it cannot.
+function controlsOf(part) {
   const kinds = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex]";
-  const isThere = (each) => each.checkVisibility({ visibilityProperty: true }) && each.getClientRects().length;
-  window.controls = [...document.querySelectorAll(kinds)].filter((each) => each.tabIndex >= 0 && !each.disabled && isThere(each));
-  return window.controls.length;
-};
-
-// The number of what has the focus, and whether it can be seen that it has.
-window.lookAtFocus = () => {
-  const at = window.controls.indexOf(document.activeElement);
-  if (at < 0) return null;
-  const drawn = getComputedStyle(document.activeElement);
-  return [at, (drawn.outlineStyle !== "none" && parseFloat(drawn.outlineWidth) >= 1) || drawn.boxShadow !== "none"];
-};
+  return [...part.querySelectorAll(kinds)].filter((each) => each.tabIndex >= 0 && !each.disabled && isThere(each));
+}
 
 // How often Tab goes from one part of a date to the next: day, month, year, hour, minute, half of the day, the calendar.
-window.partsOfDates = () => 7 * window.controls.filter((each) => /^(date|time)/.test(each.type)).length;
+const steps = (controls) => controls.length + 7 * controls.filter((each) => /^(date|time)/.test(each.type)).length;
 
-window.tellControls = (numbers) => {
-  return numbers.map((at) => window.controls[at].outerHTML.slice(0, 120));
+let controls = [];
+let reached = [];
+let seen = new Set();
+
+function isSeen(each) {
+  const drawn = getComputedStyle(each);
+  return (drawn.outlineStyle !== "none" && parseFloat(drawn.outlineWidth) >= 1) || drawn.boxShadow !== "none";
+}
+
+document.addEventListener("focusin", ({ target }) => {
+  const at = controls.indexOf(target);
+  if (at < 0) return;
+  reached.push(at);
+  if (isSeen(target)) seen.add(at);
+});
+
+// From here on it is noted where the focus goes; the number of times that Tab has to be pressed to have been everywhere.
+window.beginWalk = (part = document) => {
+  controls = controlsOf(part);
+  reached = [];
+  seen = new Set();
+  return steps(controls);
 };
 
-// The value of it all, which would be called if it were a function.
-void 0;
+// What was not reached, or not seen to be, and whether it went another way than the page does.
+window.endWalk = () => {
+  const once = [...new Set(reached)];
+  const turns = once.filter((at, place) => place && at < once[place - 1]).length;
+  return [
+    ...controls.filter((_, at) => !reached.includes(at)).map((each) => `not reached: ${cut(each)}`),
+    ...once.filter((at) => !seen.has(at)).map((at) => `not seen: ${cut(controls[at])}`),
+    ...(turns > 1 ? [`${turns} times back: ${once}`] : []), // from wherever the page put the focus at first
+  ];
+};
+
+// The same for a menu, which is opened by a key.
+let menus = [];
+
+window.countMenus = () => {
+  menus = [...document.querySelectorAll("details.menu")].filter(isThere);
+  return menus.length;
+};
+
+window.beginMenu = (number) => {
+  const menu = menus[number];
+  menu.open = true;
+  const count = window.beginWalk(menu.lastElementChild);
+  menu.open = false;
+  menu.querySelector("summary").focus();
+  return count;
+};
+
+window.endMenu = (number) => {
+  const menu = menus[number];
+  const summary = menu.querySelector("summary");
+  const isBack = !menu.open && document.activeElement === summary;
+  return [...window.endWalk(), ...(controls.length ? [] : [`empty: ${cut(menu)}`]), ...(isBack ? [] : [`Escape leads not back: ${cut(summary)}`])];
+};
+
+})();

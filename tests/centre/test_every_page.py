@@ -4,112 +4,129 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import timedelta
-from importlib.resources import files
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
 from django.db.models.functions import Now
-from playwright.sync_api import Locator, Route, expect
+from playwright.sync_api import Page as Tab
+from playwright.sync_api import Route, expect
 
-from tasks_app import audit
+from tasks_app import audit, wording
 from tasks_app.clock import database_now
 from tasks_app.models import Cluster, CountedTo, FailureGroup, ScheduleRules, Status, TaskRun, Workflow
-from tests.browser.conftest import Watched
-from tests.centre.conftest import Centre, OpenCentre, troubles
+from tests.browser.conftest import Watched, is_poll
+from tests.centre.conftest import Centre, OpenCentre, Show, Shown, troubles
 from tests.centre.full import told
-from tests.centre.pages import OURS, PAGES, Page
+from tests.centre.looks import LOOKS, barriers, wrong_on_paper
+from tests.centre.pages import LIVE, NEWS, OURS, PAGES, Page
 from tests.pages.conftest import begun, made
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-LOOKS = Path(__file__).with_name("looks.js").read_text()
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+def on(pages: tuple[Page, ...]) -> Any:
+    """Each of these pages, which stays open for the next test that is on it."""
+    return pytest.mark.parametrize("shown", pages, indirect=True, scope="module", ids=str)
 
 
-def parametrised(pages: tuple[Page, ...]) -> Any:
-    return pytest.mark.parametrize("page", pages, ids=str)
+@on(PAGES)
+def test_it_keeps_nobody_out_in_either_theme_at_any_width_or_on_paper(shown: Shown) -> None:
+    expect(shown.tab.locator("h1").first).to_be_visible()
+    found = shown.troubles()
 
+    found += barriers(shown)
+    if shown.page.is_ours and shown.page.who:
+        found += wrong_on_paper(shown)
 
-def opened(visit: OpenCentre, centre: Centre, page: Page, **options: Any) -> Watched:
-    watched = visit(page.path(centre.full), is_open=page.is_open, **options)
-    expect(watched.page.locator("h1").first).to_be_visible()
-    return watched
-
-
-def is_expected(page: Page, trouble: str) -> bool:
-    """The console tells the status of the page that is not there."""
-    return page.name == "not-found" and "404" in trouble
-
-
-@parametrised(PAGES)
-def test_it_keeps_nobody_out_in_either_theme_at_any_width_or_on_paper(
-    visit: OpenCentre, centre: Centre, page: Page
-) -> None:
-    watched = opened(visit, centre, page)
-    found = [each for each in troubles(watched) if not is_expected(page, each)]
-    watched.page.evaluate(AXE)  # which itself does what the policy forbids
-    watched.page.evaluate(LOOKS)
-
-    # What is drawn otherwise by day or by night is a colour, what is so on a narrow screen a place: each seen once.
-    themes: tuple[tuple[Literal["light", "dark"], tuple[int, ...]], ...] = (("light", (1280,)), ("dark", (320, 375)))
-    for scheme, widths in themes:
-        watched.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        for width in widths:
-            watched.page.set_viewport_size({"width": width, "height": 900})
-            found += watched.page.evaluate("tooWide()") if page.is_ours else []
-        found += [f"{scheme}: {each}" for each in watched.page.evaluate("(rules) => barriers(rules)", RULES)]
-    if page.is_ours and page.name != "login":
-        watched.page.set_viewport_size({"width": 1280, "height": 900})
-        watched.page.emulate_media(media="print")
-        found += watched.page.evaluate("wrongOnPaper()")
-
+    shown.reset()
+    shown.forget()  # axe does what the policy forbids
     assert found == []
 
 
-@parametrised(OURS)
-def test_every_control_is_reached_and_seen_by_keyboard(visit: OpenCentre, centre: Centre, page: Page) -> None:
-    watched = opened(visit, centre, page)
-    expect(watched.page.locator("[hx-trigger^=load]")).to_have_count(0)
-    watched.page.evaluate("for (const each of document.querySelectorAll('details:not(.menu)')) each.open = true")
-    watched.page.evaluate(LOOKS)
-    whole = watched.page.evaluate("markControls()")
-    reached: list[int] = []
-    seen: set[int] = set()
+@on(OURS)
+def test_every_live_page_is_held_to_its_news(shown: Shown) -> None:
+    """A page that polls stands in `LIVE`, says how fresh it is, and has the words for when nobody answers."""
+    parts = ("[data-poll]", "#fresh time", "#refresh button", "#stale")
+    there = [shown.tab.locator(part).count() > 0 for part in parts]
 
-    for _ in range(whole + 2 + watched.page.evaluate("partsOfDates()")):
-        watched.page.keyboard.press("Tab")
-        if (at := watched.page.evaluate("lookAtFocus()")) is not None:
-            reached.append(at[0])
-            seen |= {at[0]} if at[1] else set()  # a date's calendar has a mark of its own inside
-
-    told = "(numbers) => tellControls(numbers)"
-    assert watched.page.evaluate(told, [at for at in range(whole) if at not in reached]) == []
-    assert watched.page.evaluate(told, sorted({*reached} - seen)) == []
-    # In the order in which they stand, from wherever the page put the focus at first.
-    once = list(dict.fromkeys(reached))
-    assert sum(after < before for before, after in pairwise(once)) <= 1
-    for number in range(watched.page.locator("details.menu").count()):
-        opens_and_closes(watched, watched.page.locator("details.menu").nth(number))
-    assert [each for each in troubles(watched) if not is_expected(page, each)] == []
+    if there[0]:
+        assert there == [True] * len(parts)
+    assert there[0] is (shown.page in LIVE)
 
 
-def opens_and_closes(watched: Watched, menu: Locator) -> None:
-    if not menu.locator("> summary").is_visible():
-        return
-    menu.locator("> summary").focus()
-    watched.page.keyboard.press("Enter")
-    expect(menu).to_have_attribute("open", "")
-    watched.page.keyboard.press("Tab")
-    assert menu.evaluate("menu => menu.contains(document.activeElement)")
-    watched.page.keyboard.press("Escape")
-    expect(menu).not_to_have_attribute("open", "")
-    assert menu.evaluate("menu => menu.querySelector('summary') === document.activeElement")
+@on(LIVE)
+def test_a_page_that_is_not_answered_says_so_until_it_is(shown: Shown) -> None:
+    tab, stale = shown.tab, shown.tab.locator("#stale")
+
+    leave_unanswered(tab)
+
+    expect(stale).to_contain_text("The database does not answer. Trying again")
+    expect(tab.locator("[data-poll]")).to_have_class(re.compile("is-stale"))
+    expect(tab.locator("#fresh .fresh")).to_have_class(re.compile("fresh--broken"))
+    tab.unroute_all()
+    tab.locator("#stale-now").click()
+    expect(stale).to_be_hidden()
+    expect(tab.locator(".is-stale, .fresh--broken")).to_have_count(0)
+    assert [each for each in shown.troubles() if "503" not in each] == []
+    shown.forget()
+
+
+def leave_unanswered(tab: Tab) -> None:
+    """From now on; what it asked for at this very moment may still be answered, so it is asked until it says so."""
+    tab.route(is_poll, lambda route: route.fulfill(status=503))
+
+    def says_so() -> bool:
+        tab.keyboard.press("r")
+        return tab.locator("#stale").is_visible()
+
+    wait_until(says_so, what="word of it")
+
+
+@on(OURS)
+def test_it_says_the_same_without_a_script(shown: Shown, show: Show) -> None:
+    without = show(shown.page, has_script=False)
+    assert without.troubles() == []
+    without.tab.evaluate(LOOKS)
+    said, said_without = shown.tab.evaluate("said()"), without.tab.evaluate("said()")
+
+    if said != said_without:  # a minute has ended in between, or there were news
+        without = show(shown.page, has_script=False)
+        without.tab.evaluate(LOOKS)
+        said, said_without = show(shown.page).tab.evaluate("said()"), without.tab.evaluate("said()")
+
+    assert len(said) >= 3
+    assert said == said_without
+
+
+@on(OURS)
+def test_every_control_is_reached_and_seen_by_keyboard(shown: Shown) -> None:
+    tab = shown.tab
+    expect(tab.locator("[hx-trigger^=load]")).to_have_count(0)
+    tab.evaluate(UNFOLD)
+
+    for _ in range(tab.evaluate("beginWalk()") + 2):
+        tab.keyboard.press("Tab")
+    found = tab.evaluate("endWalk()")
+    for number in range(tab.evaluate("countMenus()")):
+        count = tab.evaluate("(number) => beginMenu(number)", number)
+        for key in ("Enter", *["Tab"] * count, "Escape"):
+            tab.keyboard.press(key)
+        found += tab.evaluate("(number) => endMenu(number)", number)
+
+    assert found == []
+    assert shown.troubles() == []
+
+
+UNFOLD = """
+for (const each of document.querySelectorAll("details:not(.menu)")) each.open = true;
+document.querySelector(".pick")?.click(); // which brings the bar with what can be done to it
+"""
+
+
+# News
 
 
 def something_happens(centre: Centre) -> None:
@@ -120,6 +137,7 @@ def something_happens(centre: Centre) -> None:
     made(mara, 5, **begun(status=Status.FAILED, finished_at=4, failure="error", failure_message="ValueError: no"))
     for run in TaskRun.objects.running():
         TaskRun.objects.filter(pk=run.pk).update(progress={"done": 5, "total": 9, "message": uuid.uuid4().hex})
+    TaskRun.objects.filter(pk=centre.full.ids["bulk"]).update(run_after=F("run_after") + timedelta(seconds=1))
     audit.record("pause", subject="queue mail", by=mara, why="To have news.")
     FailureGroup.objects.update(last_at=Now(), count=F("count") + 1)
     CountedTo.objects.update(at=F("at") - timedelta(hours=2))  # nobody counts, and the page says so
@@ -132,27 +150,19 @@ def something_happens(centre: Centre) -> None:
         log.write(f"{now}Z INFO 4711 {uuid.uuid4().hex}\n")
 
 
-HAS_NEWS = (
-    *("home", "run-running", "runs", "runs-ready", "runs-running", "runs-failed", "runs-successful"),
-    *("failures", "failure", "queues", "workers", "schedules", "schedule", "workflows", "workflow", "stats", "logs"),
-    "audit",
-)
-
-
-@parametrised(tuple(page for page in OURS if page.name in HAS_NEWS))
-def test_focus_stays_where_it_is_when_news_comes(visit: OpenCentre, centre: Centre, page: Page) -> None:
-    watched = opened(visit, centre, page)
-    live = watched.page.locator("[data-poll]")
+@pytest.mark.parametrize("page", NEWS, ids=str)
+def test_focus_stays_where_it_is_when_news_comes(show: Show, centre: Centre, page: Page) -> None:
+    shown = show(page)
+    live = shown.tab.locator("[data-poll]")
     focused = live.locator("a[href]:visible, summary:visible, button:visible, [tabindex]:visible").first
     focused.focus()
     focused.evaluate("each => { window.focused = each; each.dataset.mark = 'kept' }")
-    told = live.get_attribute("data-now") or ""
 
     something_happens(centre)
+    shown.take_news()
 
-    expect(live).not_to_have_attribute("data-now", told)
-    assert watched.page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
-    assert troubles(watched) == []
+    assert shown.tab.evaluate("document.activeElement === window.focused && window.focused.isConnected")
+    assert shown.troubles() == []
 
 
 def test_a_tab_keeps_the_focus_when_its_count_arrives(visit: OpenCentre, centre: Centre) -> None:
@@ -172,16 +182,58 @@ def test_a_tab_keeps_the_focus_when_its_count_arrives(visit: OpenCentre, centre:
     assert page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
 
 
-def test_every_live_page_is_held_to_its_news(visit: OpenCentre, centre: Centre) -> None:
-    """A page that polls stands in `HAS_NEWS`, unless it is of a run that waits or of nothing at all."""
-    watched = opened(visit, centre, OURS[0])
-    polling = []
-    for page in (page for page in OURS if not page.is_open):
-        watched.page.goto(f"{centre.address}{page.path(centre.full)}")
-        if watched.page.locator("[data-poll]").count():
-            polling.append(page.name)
+def test_counts_that_do_not_come_are_told_of_and_asked_for_again(visit: OpenCentre, centre: Centre) -> None:
+    page = visit("/keys/", has_clock=True).page
+    missed = page.locator("#missed")
+    for address in ("**/runs/counts/*", "**/runs/facets/*"):
+        page.route(address, lambda route: route.fulfill(status=503))
 
-    assert {name for name in polling if not name.startswith("run-")} == {*HAS_NEWS, "runs-none"} - {"run-running"}
+    page.goto(f"{centre.address}/runs/")
+
+    expect(missed).to_be_visible()
+    expect(page.locator("#tab-failed .num")).to_have_count(0)
+    page.unroute("**/runs/counts/*")
+    page.clock.run_for(20_000)
+    expect(page.locator("#tab-failed .num")).to_have_text(re.compile(r"\d"))
+    expect(missed).to_be_visible()
+    page.unroute("**/runs/facets/*")
+    page.locator("#missed-now").click()
+    expect(page.locator("#facet-counts h2").first).to_be_visible()
+    expect(missed).to_be_hidden()
+
+
+def test_a_page_that_asks_for_no_news_asks_again_what_was_not_answered(visit: OpenCentre) -> None:
+    page = visit("/audit/", has_clock=True, refresh=0).page
+    leave_unanswered(page)
+    expect(page.locator("#stale-retry")).to_contain_text("Trying again")
+
+    page.unroute_all()
+    page.clock.run_for(5_000)
+
+    expect(page.locator("#stale")).to_be_hidden()
+
+
+@pytest.mark.parametrize("kind", ["ago", "elapsed"])
+def test_a_time_goes_on_by_itself_and_has_its_whole_date(visit: OpenCentre, centre: Centre, kind: str) -> None:
+    mara = centre.full.operator
+    made(mara, 5, **begun(status=Status.SUCCESSFUL, finished_at=4))
+    made(mara, 5, queue_name="mail")
+    watched = visit("/", refresh=0)
+    time = watched.page.locator(f"#runs .c-time time[data-tick={kind}]").first
+    before = time.inner_text()
+
+    expect(time).not_to_have_text(before)
+
+    assert seconds_in(time.inner_text()) > seconds_in(before)
+    at = time.get_attribute("datetime")
+    assert at and time.get_attribute("title") == wording.moment(datetime.fromisoformat(at))
+    assert watched.polls == 0
+
+
+def seconds_in(told: str) -> int:
+    """Of a text as `1 min 5 s` or `5 s ago`."""
+    units = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h|d)\b", told))
 
 
 # Keys
@@ -234,75 +286,63 @@ def test_g_and_a_letter_lead_to_each_page_of_the_bar(visit: OpenCentre, centre: 
 # Polls
 
 
-def polls_after(watched: Watched, seconds: float) -> int:
+def polls_within(watched: Watched, seconds: int) -> int:
+    """How often it asks while so much time goes by for it."""
     before = watched.polls
-    watched.page.wait_for_timeout(1000 * seconds)
+    watched.page.clock.run_for(1000 * seconds)
+    watched.page.evaluate("void 0")  # what it asked for was told before this is answered
     return watched.polls - before
 
 
 def comes_back(watched: Watched) -> None:
-    before = watched.polls
-
-    def polls() -> bool:
-        watched.page.wait_for_timeout(50)
-        return watched.polls > before
-
-    wait_until(polls, what="the next poll")
+    wait_until(lambda: polls_within(watched, 1), what="the next poll")
 
 
 @pytest.mark.parametrize("path", ["/", "/queues/", "/audit/", "/logs/"])
 def test_it_asks_for_nothing_while_nobody_looks(visit: OpenCentre, path: str) -> None:
-    watched = visit(path)
+    watched = visit(path, has_clock=True)
     comes_back(watched)
     hide = "(is) => { Object.defineProperty(document, 'hidden', {get: () => is, configurable: true});"
     hide += " document.dispatchEvent(new Event('visibilitychange')) }"
 
     watched.page.evaluate(hide, True)
-    assert polls_after(watched, 3) == 0
+    assert polls_within(watched, 60) == 0
     watched.page.evaluate(hide, False)
 
     comes_back(watched)
 
 
 def test_it_asks_for_nothing_while_rows_are_ticked_and_says_so(visit: OpenCentre) -> None:
-    watched = visit("/")
+    watched = visit("/runs/", has_clock=True)
     comes_back(watched)
-    tick = "document.querySelector('main').insertAdjacentHTML('beforeend', '<input type=checkbox class=pick checked>')"
+    pick, fresh = watched.page.locator(".pick").first, watched.page.locator("#fresh .fresh")
 
-    watched.page.evaluate(tick)
-    assert polls_after(watched, 3) == 0
-    expect(watched.page.locator(".fresh").first).to_have_class("fresh fresh--paused")
-    watched.page.evaluate("document.querySelector('.pick').checked = false")
+    pick.check()
+    assert polls_within(watched, 60) == 0
+    expect(fresh).to_have_class("fresh fresh--paused")
+    expect(watched.page.get_by_text("Updates paused")).to_be_visible()
+    pick.uncheck()
 
     comes_back(watched)
-    expect(watched.page.locator(".fresh").first).to_have_class("fresh")
+    expect(fresh).to_have_class("fresh")
 
 
 def test_how_often_it_asks_is_chosen_and_remembered(visit: OpenCentre, centre: Centre) -> None:
-    watched = visit("/audit/")
+    watched = visit("/audit/", has_clock=True)
     page = watched.page
 
     page.locator("#refresh summary").click()
+    paces = ["Refresh off", *(f"Every {seconds} s" for seconds in (1, 2, 5, 15, 30)), "Every minute"]
+    expect(page.locator("#refresh button")).to_have_text(paces)
     page.get_by_role("button", name="Refresh off").click()
     expect(page.locator("body")).to_have_attribute("data-every", "0")
     assert page.url == f"{centre.address}/audit/"
     page.goto(f"{centre.address}/")
     expect(page.locator("#refresh summary")).to_contain_text("Refresh off")
-    assert polls_after(watched, 3) == 0
+    assert polls_within(watched, 120) == 0
     page.locator("#refresh summary").click()
     page.get_by_role("button", name="Every 1 s").click()
     expect(page.locator("body")).to_have_attribute("data-every", "1")
 
     comes_back(watched)
     assert troubles(watched) == []
-
-
-# No script
-
-
-@parametrised(tuple(page for page in OURS if page.name in HAS_NEWS))
-def test_it_says_the_same_without_a_script(visit: OpenCentre, centre: Centre, page: Page) -> None:
-    watched = opened(visit, centre, page, java_script_enabled=False)
-
-    assert [each for each in watched.trouble if not is_expected(page, each)] == []
-    assert watched.page.locator("main").inner_text().strip()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Dialog, expect
+from playwright.sync_api import expect
 
 from tests import hostile
-from tests.browser.conftest import Watched
-from tests.centre.conftest import Centre, Filler, OpenCentre, troubles
-from tests.centre.pages import PAGES, Page
-from tests.centre.test_every_page import LOOKS, is_expected
+from tests.centre.conftest import Centre, Filler, Show, Shown
+from tests.centre.pages import NEWS, PAGES, Page
 
 pytestmark = pytest.mark.browser
 
@@ -25,41 +23,35 @@ def filler() -> Filler:
     return hostile.fill
 
 
-def listen(watched: Watched) -> list[str]:
-    """What it asks its reader from now on; nothing is answered."""
-    dialogs: list[str] = []
-
-    def note(dialog: Dialog) -> None:
-        dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    watched.page.on("dialog", note)
-    return dialogs
-
-
 @pytest.mark.parametrize("page", [*PAGES, *EXTREME], ids=str)
-def test_no_text_runs_asks_or_breaks_anything(visit: OpenCentre, centre: Centre, page: Page) -> None:
-    watched = visit("/login/" if page.is_open else "/keys/", is_open=page.is_open)
-    dialogs = listen(watched)
-    response = watched.page.goto(f"{centre.address}{page.path(centre.full)}")
-    assert response
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    watched.page.evaluate("for (const each of document.querySelectorAll('details:not(.menu)')) each.open = true")
-    expect(watched.page.locator("h1").first).to_be_visible()
+def test_no_text_runs_asks_or_breaks_anything(show: Show, centre: Centre, page: Page) -> None:
+    shown = show(page)
+    assert "default-src 'none'" in shown.answer.headers["content-security-policy"]
+    is_unharmed(shown)
+    # Of a task that does not exist there is no form to run it again, only the page of the run, which says so.
+    path = "/runs/bulk/" if page.by else page.path(centre.full).removesuffix("again/")
+    assert shown.tab.url == f"{centre.address}{path}"
 
-    watched.page.evaluate(LOOKS)
+    if page in NEWS:
+        hostile.stir(centre.full, centre.log_file)
+        shown.take_news()
+        is_unharmed(shown)
+
+
+def is_unharmed(shown: Shown) -> None:
+    """With all that folds out of it."""
+    tab = shown.tab
+    tab.evaluate("for (const each of document.querySelectorAll('details:not(.menu)')) each.open = true")
+    expect(tab.locator("h1").first).to_be_visible()
     wide: list[str] = []
     for width in (1280, 375):
-        watched.page.set_viewport_size({"width": width, "height": 900})
-        wide += watched.page.evaluate("tooWide()") if page.is_ours else []
+        tab.set_viewport_size({"width": width, "height": 900})
+        wide += tab.evaluate("tooWide()") if shown.page.is_ours else []
 
     assert wide == []
-    if page.is_ours:  # what turns the direction of a text, or is not seen at all, is written out
-        text = watched.page.evaluate("document.body.innerText")
+    if shown.page.is_ours:  # what turns the direction of a text, or is not seen at all, is written out
+        text = tab.evaluate("document.body.innerText")
         assert sorted({hex(ord(each)) for each in text if each in FORBIDDEN}) == []
-    assert watched.page.evaluate(f"typeof window.{hostile.CANARY}") == "undefined"
-    # Of a task that does not exist there is no form to run it again, only the page of the run, which says so.
-    assert watched.page.url == f"{centre.address}{page.path(centre.full).removesuffix('again/')}"
-    assert dialogs == []
-    assert [each for each in troubles(watched) if not is_expected(page, each)] == []
-    assert len(watched.page.content()) < 2_000_000
+    assert tab.evaluate(f"typeof window.{hostile.CANARY}") == "undefined"
+    assert shown.troubles() == []
+    assert len(tab.content()) < 2_000_000

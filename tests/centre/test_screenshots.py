@@ -28,7 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("page", OURS, ids=str)
 def test_a_picture_of_each_page_is_taken(visit: OpenCentre, centre: Centre, page: Page, look: str) -> None:
-    watched = visit(page.path(centre.full), is_open=page.is_open, reduced_motion="reduce", **LOOKS[look])
+    watched = visit(page, reduced_motion="reduce", **LOOKS[look])
     expect(watched.page.locator("h1").first).to_be_visible()
     watched.page.wait_for_load_state("networkidle")
     suffix = "" if look == "light" else f"-{look}"
