@@ -125,7 +125,9 @@ def fill(rows: str, ready: str) -> dict[str, Any]:
     CountedTo.objects.update_or_create(pk=1, defaults={"at": now})
     states = ("ready", "running", "failed", "successful")
     ids = {state: str(getattr(TaskRun.objects, state)().newest()[0].pk) for state in states}
-    ids |= {"flow": str(flow()), "schedule": str(schedules()), "kind": "7"}
+    made, bulk = flow(), bulk_run(operator)
+    ids |= {"flow": str(made), "schedule": str(schedules()), "kind": "7", "bulk": str(bulk)}
+    ids |= {"step": str(TaskRun.objects.filter(workflow=made).newest()[0].pk)}
     with connection.cursor() as cursor:
         for statement in (STATISTICS, QUEUE_STATISTICS, FAILURE_STATISTICS, AUDIT, CLUSTER):
             cursor.execute(statement)
@@ -154,6 +156,20 @@ def flow() -> uuid.UUID:
     return group(steps, then=create_task.step(type=2)).enqueue(name="A hundred and one").pk
 
 
+def bulk_run(operator: User) -> uuid.UUID:
+    """One that is at work, as a reporter has told."""
+    from tasks_app import bulk
+
+    run = bulk.send(operator, "priority", finding_query="state=failed", options={"priority": 5})
+    now = run.enqueued_at
+    progress = {"done": 4_000, "total": 40_000, "message": "4 000 runs have another priority"}
+    TaskRun.objects.filter(pk=run.pk).update(
+        status="RUNNING", attempt=1, claimed_by="000000000000:1:4711:web-1", claimed_at=now, started_at=now,
+        progress=progress,
+    )  # fmt: skip
+    return run.pk
+
+
 def schedules() -> int:
     """A hundred of them; answers which one is the last."""
     from django_q.tasks import schedule
@@ -180,16 +196,22 @@ def write_log(path: Path) -> None:
     path.write_text(line * 200_000)
 
 
-def cost(path: str) -> dict[str, int]:
+def cost(path: str, form: str = "") -> dict[str, int]:
     """Queries and sequential scans of the runs, of the page and of a poll that finds no news."""
     from bench.pages import poll_of
 
     client = Client()
     client.force_login(User.objects.get(username="operator"))
-    client.get(path)  # what only the first answer of a process reads
+
+    def ask() -> Any:
+        if form:
+            return client.post(path, form, content_type="application/x-www-form-urlencoded")
+        return client.get(path)
+
+    ask()  # what only the first answer of a process reads
     before = scans()
     with CaptureQueriesContext(connection) as page:
-        answer = client.get(path)
+        answer = ask()
     found = {"queries": len(page), "seq_scans": scans() - before, "poll_queries": 0}
     if poll := poll_of(answer.content.decode()):
         with CaptureQueriesContext(connection) as asked:
@@ -208,7 +230,9 @@ def scans() -> int:
 
 def live(seconds: str) -> None:
     """A run that goes on: its progress moves twice a second, as a reporter writes it."""
-    run = TaskRun.objects.running().newest()[0]
+    from tasks_app import bulk
+
+    run = TaskRun.objects.running().exclude(task_path=bulk.path()).newest()[0]
     deadline = time.monotonic() + float(seconds)
     done = 0
     while time.monotonic() < deadline:
@@ -219,6 +243,7 @@ def live(seconds: str) -> None:
 
 def main() -> None:
     do, *given = sys.argv[1:]
+    given = given or json.load(sys.stdin)  # an address may be longer than an argument of a process can be
     deeds: dict[str, Callable[..., Any]] = {"fill": fill, "cost": cost, "live": live}
     print(json.dumps(deeds[do](*given)))
 

@@ -18,7 +18,7 @@ from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app import powers, wording
+from tasks_app import powers, search, wording
 from tasks_app.audit import REASON_LENGTH, Actor, By, actor_of, readable
 from tasks_app.clock import database_now
 from tasks_app.deeds import DEEDS, Deed
@@ -28,6 +28,7 @@ from tasks_app.engine.context import RunContext
 from tasks_app.engine.verbs import Verb
 from tasks_app.engine.wishes import KeyReused
 from tasks_app.finding import Finding
+from tasks_app.listing import Listing
 from tasks_app.models import AuditEntry, Status, TaskRun, TaskRunQuerySet
 from tasks_app.powers import Person, Reach
 
@@ -219,6 +220,22 @@ def counted(runs: TaskRunQuerySet, most: int | None = None, seconds: float = COU
         if not connection.is_usable():
             raise
         return None
+
+
+def counted_of(finding: Finding, runs: TaskRunQuerySet, most: int) -> int | None:
+    """The same of what a list finds, within these runs: a rare word is looked up, not looked for in all of them."""
+    if not finding.q or finding.is_common:
+        return counted(runs, most)  # of what is common as many as are counted are soon found
+    listing = Listing(finding, QueryDict(""))
+    found = listing.first(None, True, most + 1)
+    if found is None:
+        return 0
+    if listing.looked_to([way for way in listing.ways if way.is_bounded], None, True):
+        return None  # what waits may have it further back
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id FROM ({found.text}) AS found", found.given)  # noqa: S608  its parts are ours
+        ids = [row[0] for row in cursor.fetchall()]
+    return counted(runs.filter(search.OneOf(ids)), most)
 
 
 # The run

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from tasks_app import about, search, wording
+from tasks_app.asking import UNSEEN
 from tasks_app.catalog import task_paths
 from tasks_app.clock import EPOCH
 from tasks_app.ids import ids_beginning_with
@@ -326,28 +327,34 @@ class Reader:
         self.moments: dict[str, datetime] = {}
 
     def read(self, name: str) -> str:
-        text = self.query.get(name, "") or ""
-        if not text:
-            return ""
-        if "\x00" in text or not text.isprintable():
-            text = "".join(letter for letter in text if letter.isprintable())
-        text = text.encode("utf-8", "ignore").decode().strip()
-        most = LONGEST.get(name, 100)
-        if len(text) > most:
-            text = text[:most].strip() if name == "q" else ""
+        text = "".join(" " if letter.isspace() else letter for letter in self.query.get(name, "")).strip()
+        if not text.isprintable():
+            self.refuse(UNSEEN)
+            text = "".join(letter for letter in text if letter.isprintable()).strip()
+        most = LONGEST.get(name)
+        if most and len(text) > most:
             said = {"q": f"Only the first {most} characters are searched for.", "about": NAMELESS}
-            self.troubles.append(said.get(name, f"No {name} has such a name."))
+            self.refuse(said.get(name, f"No {name} has such a name."))
+            text = text[:most].strip() if name == "q" else ""
         return str(getattr(self, f"_{name}", str)(text)) if text else ""
 
     def refuse(self, text: str) -> str:
-        self.troubles.append(text)
+        if text not in self.troubles:
+            self.troubles.append(text)
         return ""
+
+    def _q(self, text: str) -> str:
+        if search.has_more(text):
+            self.refuse(f"Only the first {search.MOST_WORDS} words are searched for.")
+        return text
 
     def _state(self, text: str) -> str:
         word = text.lower()
         if word in STATES or word == "all":
             return word if word != "all" else ""
-        return self.refuse(f"There is no state “{wording.visible(text)}”; runs of all states are shown.")
+        return self.refuse(
+            f"There is no state “{wording.visible(wording.clip(text, 40))}”; runs of all states are shown."
+        )
 
     def _cluster(self, text: str) -> str:
         try:

@@ -24,7 +24,7 @@ from tasks_app.finding import HELD, LATER, WAITS, Finding
 from tasks_app.live import digest
 from tasks_app.models import TaskRun
 from tasks_app.models.run import FINISHED
-from tasks_app.paging import NEWER, OLDER, SIZE, SIZES, USUAL_SIZE, Page, Place, changed, size_of
+from tasks_app.paging import NEWER, NO_PLACE, OLDER, SIZE, SIZES, USUAL_SIZE, Page, Place, changed, size_of
 
 LOOKED_AT = 10_000
 """So many rows are read for one page, one count or one list of facets."""
@@ -228,8 +228,10 @@ class Listing:
         self.descending = {"newest": True, "oldest": False}.get(sort, not self.is_upward)
         self.further, self.back = (Place.read(query.get(name, ""), uuid_of) for name in (OLDER, NEWER))
         if (query.get(OLDER) and not self.further) or (query.get(NEWER) and not self.back):
-            self.troubles.append("That place in the list cannot be found; here is its beginning.")
+            self.troubles.append(NO_PLACE)
         self.top = Place.read(query.get(TOP, ""), uuid_of)
+        if query.get(TOP) and not self.top:
+            self.troubles.append("Which runs are new cannot be told: no run that was seen last has such a place.")
         self.end: Place | None = None
         """Up to where was looked, if there may be more beyond."""
         self.looks: list[tuple[Any, ...]] = []

@@ -27,6 +27,7 @@ from django.http.response import HttpResponseBase
 
 from tasks_app import drawn
 from tasks_app.access import is_operator
+from tasks_app.paging import kept
 
 SALT = "tasks_app.live"
 LONGEST_SECONDS = 12 * 3600
@@ -113,7 +114,7 @@ def poll_url(request: HttpRequest, version: str, path: str = "", **values: str) 
 
     A form that answers with parts of another page names its path.
     """
-    query = request.GET.copy()
+    query = kept(request.GET)
     query.pop(SEEN, None)
     for name, value in values.items():
         query[name] = value

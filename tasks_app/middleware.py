@@ -18,6 +18,7 @@ from django.utils import timezone
 from tasks_app import live
 from tasks_app.access import is_open_to
 from tasks_app.clock import available_timezones
+from tasks_app.paging import MOST_NAMES
 
 UNREACHABLE = (OperationalError, InterfaceError)
 
@@ -102,7 +103,7 @@ class TimeZoneMiddleware:
 
 
 class ReadableErrorsMiddleware:
-    """Our own page for what is not there, and for a database that does not answer, also under DEBUG.
+    """Our own page for what is not there or not meant, and for a database that does not answer, also under DEBUG.
 
     Django's pages would list every URL to the one, and show a traceback for the other.
     """
@@ -111,6 +112,9 @@ class ReadableErrorsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if len(request.GET) > MOST_NAMES:
+            said = "The address has more values than any page reads."
+            return HttpResponse(render_to_string("400.html", {"text": said}), status=HTTPStatus.BAD_REQUEST)
         response = self.get_response(request)
         if response.status_code == HTTPStatus.NOT_FOUND and settings.DEBUG and request.resolver_match is None:
             return render(request, "404.html", status=HTTPStatus.NOT_FOUND)

@@ -67,6 +67,11 @@ class Nav:
     def of(cls, request: HttpRequest) -> Nav:
         return cls(list(items(request, BAR)), list(items(request, MORE)))
 
+    @property
+    def with_keys(self) -> list[Item]:
+        """Those that a key leads to."""
+        return [item for item in (*self.items, *self.more) if item.key]
+
 
 def items(request: HttpRequest, places: tuple[Place, ...]) -> Iterator[Item]:
     here = request.resolver_match.view_name if request.resolver_match else ""

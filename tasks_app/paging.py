@@ -25,6 +25,14 @@ USUAL_SIZE = 50
 OLDER, NEWER, SIZE = "older", "newer", "size"
 """The names of a page's place in its URL: the rows after this place, those before it, and how many."""
 
+MOST_NAMES = 100
+"""An address with more of them is refused: no page reads as many, and each of its many links would repeat them."""
+
+MOST_VALUES, LONGEST_VALUE = 50, 500
+"""Values of one name and characters of a value that links repeat: more than any page reads."""
+
+NO_PLACE = "That place in the list cannot be found; here is its beginning."
+
 PLACE = re.compile(r"(\d{1,19})-([0-9a-fA-F-]{1,36})")
 
 
@@ -81,7 +89,7 @@ def page(
     size, trouble = size_of(query)
     older, newer = (Place.read(query.get(name, ""), id_of, is_number=is_number) for name in (OLDER, NEWER))
     if (query.get(OLDER) and older is None) or (query.get(NEWER) and newer is None):
-        trouble = "That place in the list cannot be found; here is its beginning."
+        trouble = f"{trouble} {NO_PLACE}".strip()
     if newer:
         rows = list(found.filter(beyond(at, newer, "gt")).order_by(at, "pk")[: size + 1])
         has_newer, has_older = len(rows) > size, True
@@ -118,10 +126,19 @@ def size_of(query: QueryDict) -> tuple[int, str]:
 
 def changed(query: QueryDict, **values: str | None) -> str:
     """The query with these values, and without those that are None or empty, as the end of a URL."""
-    copy = query.copy()
+    copy = kept(query)
     copy.pop("seen", None)
     for name, value in values.items():
         copy.pop(name, None)
         if value:
             copy[name] = value
     return f"?{copy.urlencode()}"
+
+
+def kept(query: QueryDict) -> QueryDict:
+    """As much of a query as any page reads: a page has many links, and none has to repeat an address without end."""
+    copy = QueryDict(mutable=True)
+    for name, values in query.lists():
+        read = values if len(values) <= MOST_VALUES else [*values[: MOST_VALUES - 1], values[-1]]
+        copy.setlist(name, [value[:LONGEST_VALUE] for value in read])
+    return copy

@@ -25,6 +25,8 @@ class PauseForm(forms.Form):
     def read(cls, request: HttpRequest) -> tuple[datetime | None, str]:
         """When the pause ends by itself, and its reason; raises `ValidationError` with one sentence."""
         form = cls(request.POST)
+        if "why" in form.errors:
+            raise forms.ValidationError(f"A reason has at most {REASON_LENGTH} characters.")
         if not form.is_valid():
             raise forms.ValidationError(
                 "A pause lasts until it is resumed, or 15 minutes, an hour or a day, or until a date and time."

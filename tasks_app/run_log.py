@@ -12,6 +12,7 @@ from django.db.models import Subquery
 from django.db.models.functions import Coalesce, Left
 from django.http import QueryDict
 
+from tasks_app.asking import Asking
 from tasks_app.engine.logs import one_line
 from tasks_app.models import RunLog
 from tasks_app.paging import changed
@@ -70,16 +71,19 @@ class Filters:
     q: str = ""
     before: int | None = None
     after: int | None = None
+    trouble: str = ""
+    """Sentences about what could not be meant."""
 
     @classmethod
     def read(cls, query: QueryDict) -> Filters:
-        level = query.get("level", "")
-        return cls(
-            level if level in LEVELS else "",
-            query.get("q", "").replace("\0", "").strip()[:LONGEST_SEARCH],
-            number(query.get(BEFORE, "")),
-            number(query.get(AFTER, "")),
-        )
+        asking = Asking(query)
+        words = list(LEVELS)
+        level = asking.word("level", words, f"A level is {', '.join(words[:-1])} or {words[-1]}; here are all of them.")
+        q = asking.search("q", LONGEST_SEARCH)
+        before = number(query.get(BEFORE, "")) or None
+        if query.get(BEFORE) and before is None:
+            asking.tell("That place in the log cannot be found; here is its end.")
+        return cls(level, q, before, number(query.get(AFTER, "")), asking.trouble)
 
     @property
     def is_set(self) -> bool:

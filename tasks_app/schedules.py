@@ -19,12 +19,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from tasks_app import timetable, wording
+from tasks_app.asking import Asking
 from tasks_app.engine.schedule_call import BadSchedule, default_zone, read_literals
 from tasks_app.engine.timing import CRON, BadTiming, Timing
 from tasks_app.links import runs_url
 from tasks_app.masking import MASK, masked_call, masked_source, places_of
 from tasks_app.models import Failure, Status
-from tasks_app.paging import NEWER, OLDER, Place, changed, linked
+from tasks_app.paging import NEWER, NO_PLACE, OLDER, Place, changed, linked
 from tasks_app.templatetags.dumbwaiter import icon
 
 OUTCOMES = 20
@@ -287,13 +288,12 @@ class Timetable:
 
 def look(query: QueryDict) -> Timetable:
     """The page of this query, by one statement."""
-    state, trouble = query.get("state", ""), ""
-    if state and state not in STATES:
-        state, trouble = "", f"A schedule is {', '.join(list(STATES)[:-1])} or {list(STATES)[-1]}."
-    q = query.get("q", "")[:LONGEST_SEARCH].replace("\0", "").strip()
+    asking, words = Asking(query), list(STATES)
+    state = asking.word("state", words, f"A schedule is {', '.join(words[:-1])} or {words[-1]}; here are all of them.")
+    q = asking.search("q", LONGEST_SEARCH)
     after, before = (Place.read(query.get(name, ""), int) for name in (OLDER, NEWER))
     if (query.get(OLDER) and after is None) or (query.get(NEWER) and before is None):
-        trouble = "That place in the list cannot be found; here is its beginning."
+        asking.tell(NO_PLACE)
     given: dict[str, Any] = {"never": NEVER, "most": ROWS + 1}
     where = [STATES[state]] if state else ["true"]
     if q:
@@ -310,7 +310,7 @@ def look(query: QueryDict) -> Timetable:
         lines,
         linked(query, NEWER, lines[0], "at") if lines and has_earlier else None,  # type: ignore[arg-type]
         linked(query, OLDER, lines[-1], "at") if lines and has_later else None,  # type: ignore[arg-type]
-        state, q, trouble,
+        state, q, asking.trouble,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ ARGUMENTS_LENGTH, MESSAGE_LENGTH = 2_000, 1_000
 PARTING = "./:-_@=&?#+<>~\\"
 """What PostgreSQL would take for a part of a word, an address or a number."""
 
+WORD = re.compile(r"[^\W_]+")
 MOST_WORDS = 10
 SHORTEST_BEGINNING = 3
 """A word is found by its beginning if that has so many characters, else as it is."""
@@ -51,8 +52,13 @@ LIMIT %(limit)s;
 
 def words_of(text: str) -> str:
     """What somebody searches for, as PostgreSQL asks for words; empty when there is none in it."""
-    words = re.findall(r"[^\W_]+", text.lower())[:MOST_WORDS]
+    words = WORD.findall(text.lower())[:MOST_WORDS]
     return " & ".join(f"'{word}':*" if len(word) >= SHORTEST_BEGINNING else f"'{word}'" for word in words)
+
+
+def has_more(text: str) -> bool:
+    """Whether there are more words in it than are searched for."""
+    return len(WORD.findall(text)) > MOST_WORDS
 
 
 def hits(words: str) -> list[uuid.UUID] | None:

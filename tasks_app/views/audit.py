@@ -10,6 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from tasks_app.access import operators_only
+from tasks_app.asking import Asking
 from tasks_app.audit import VERBS, entries_about
 from tasks_app.clock import database_now
 from tasks_app.entries import lines_of, with_first_runs
@@ -31,37 +32,34 @@ def version(request: HttpRequest, viewer: Viewer) -> str:
 @operators_only
 def audit(request: HttpRequest) -> HttpResponse:
     """Who did what to which runs, when, from where and why."""
-    found = page(with_first_runs(entries(request)), request.GET, "at")
+    asking = Asking(request.GET)
+    verb = asking.word("verb", VERBS, "Nobody can do that; here is everything that was done.")
+    q = asking.search("q", LONGEST_SEARCH)
+    found = page(with_first_runs(entries(verb, q)), request.GET, "at")
+    asking.tell(found.trouble)
     context = {
         "page": found,
         "lines": lines_of(found.rows),
-        "q": request.GET.get("q", "")[:LONGEST_SEARCH],
-        "verbs": [
-            (verb, changed(request.GET, verb=verb, older=None, newer=None), verb == chosen(request)) for verb in VERBS
-        ],
+        "q": q,
+        "verbs": [(each, changed(request.GET, verb=each, older=None, newer=None), each == verb) for each in VERBS],
         "every_verb": changed(request.GET, verb=None, older=None, newer=None),
-        "chosen": chosen(request),
+        "chosen": verb,
+        "trouble": asking.trouble,
         "now": database_now(),
         "poll": poll_url(request, version(request, Viewer.of(request))) if found.is_first else "",
     }
     return render(request, "audit/_live.html" if is_poll(request) else "audit.html", context)
 
 
-def chosen(request: HttpRequest) -> str:
-    verb = request.GET.get("verb", "")
-    return verb if verb in VERBS else ""
-
-
-def entries(request: HttpRequest) -> QuerySet[AuditEntry]:
+def entries(verb: str, q: str) -> QuerySet[AuditEntry]:
     """Those of the chosen verb that are about the run, or by the person, that was searched for."""
     found = AuditEntry.objects.all()
-    term = request.GET.get("q", "").replace("\x00", "").strip()[:LONGEST_SEARCH]
-    if verb := chosen(request):
+    if verb:
         found = found.filter(verb=verb)
-    if not term:
+    if not q:
         return found
-    about = whole_id(term)
-    return found.filter(pk__in=entries_about(about)[:MOST_FOUND]) if about else found.filter(actor_name=term)
+    about = whole_id(q)
+    return found.filter(pk__in=entries_about(about)[:MOST_FOUND]) if about else found.filter(actor_name=q)
 
 
 def whole_id(term: str) -> Any:

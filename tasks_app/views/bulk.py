@@ -41,8 +41,10 @@ def confirm(request: HttpRequest) -> HttpResponse:
     try:
         asked = Asked(request)
     except BadOrder as error:
-        messages.error(request, str(error))
-        return redirect(runs_url(filters(request)))
+        back = came_from(request)
+        said = [str(error), *(trouble for trouble in back.troubles if trouble not in str(error))]
+        messages.error(request, " ".join(said))
+        return redirect(runs_url(back.query))
     is_sure = bool(request.POST.get("sure"))
     form = FORMS.get(asked.order.verb, OrderForm)(request.POST if is_sure else None)
     if is_sure and form.is_valid():
@@ -63,15 +65,19 @@ class Asked:
     def __init__(self, request: HttpRequest) -> None:
         self.request, self.person = request, request.user
         posted, now = request.POST, database_now()
-        self.back = filters(request)
-        self.before = min(moment(posted.get("before", "")) or now, now)
+        back, before = came_from(request), moment(posted.get("before", ""))
+        self.back, self.troubles = back.query, list(back.troubles)
+        self.before = min(before or now, now)
+        if posted.get("before") and before != self.before:
+            self.troubles.append("When the list was opened cannot be told, so all that was sent by now is meant.")
         self.left_out, self.has_successful = "", True
         verb = posted.get("verb", "")
         if posted.get("all"):
             finding = bulk.find(posted.get("query", ""), self.person)
             self.order = Order(verb=verb, query=bulk.fixed(finding))
             self.order.check(self.person)
-            self.count = bulk.counted(self.order.runs(self.person).filter(enqueued_at__lte=self.before), MOST_COUNTED)
+            meant = self.order.runs(self.person).filter(enqueued_at__lte=self.before)
+            self.count = bulk.counted_of(finding, meant, MOST_COUNTED)
             self.what = which(self.count, finding.sentence)
             self.has_successful = finding.state not in {"failed", "cancelled"}
         else:
@@ -154,10 +160,10 @@ def which(count: int | None, sentence: str) -> str:
     return f"{wording.count(count, MOST_COUNTED)} {sentence.replace('runs', 'run', 1) if count == 1 else sentence}"
 
 
-def filters(request: HttpRequest) -> str:
-    """Those of the list that it came from, as they can be understood."""
+def came_from(request: HttpRequest) -> Finding:
+    """The list that it came from, as far as its filters can be understood."""
     told = request.POST.get("back") or request.POST.get("query", "")
-    return Finding.read(QueryDict(told), Viewer.of(request)).query
+    return Finding.read(QueryDict(told), Viewer.of(request))
 
 
 def runs_url(query: str) -> str:

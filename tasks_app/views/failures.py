@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app import wording
 from tasks_app.access import may, operators_only
+from tasks_app.asking import Asking
 from tasks_app.audit import REASON_LENGTH, Actor
 from tasks_app.clock import database_now
 from tasks_app.failures import STATES, Account, Tabs, found, lines, looks
@@ -55,22 +56,13 @@ class Asked:
 
     @classmethod
     def of(cls, request: HttpRequest) -> Asked:
-        def text(name: str, longest: int) -> str:
-            return request.GET.get(name, "").replace("\0", "").strip()[:longest]
-
-        state, window, sort = (request.GET.get(name, "") for name in ("state", "window", "sort"))
-        trouble = ""
-        if state and state not in STATES:
-            trouble = "Failures are open, dismissed or muted; here are the open ones."
-        elif window and window not in SEEN_IN:
-            trouble = "There is no such window; here is all that was ever seen."
-        elif sort and sort not in SORTS:
-            trouble = "The list goes by the newest or by the most; here it goes by the newest."
-        return cls(
-            state if state in STATES else STATES[0], text("task", TASK_PATH_LENGTH), text("queue", QUEUE_NAME_LENGTH),
-            text("q", LONGEST_SEARCH), window if window in SEEN_IN else "",
-            sort if sort in SORTS else "newest", trouble,
-        )  # fmt: skip
+        asking = Asking(request.GET)
+        state = asking.word("state", STATES, "Failures are open, dismissed or muted; here are the open ones.")
+        window = asking.word("window", SEEN_IN, "There is no such window; here is all that was ever seen.")
+        sort = asking.word("sort", SORTS, "The list goes by the newest or by the most; here it goes by the newest.")
+        task, queue = asking.name("task", TASK_PATH_LENGTH), asking.name("queue", QUEUE_NAME_LENGTH)
+        q = asking.search("q", LONGEST_SEARCH)
+        return cls(state or STATES[0], task, queue, q, window, sort or "newest", asking.trouble)
 
     @property
     def is_narrowed(self) -> bool:
@@ -152,8 +144,9 @@ def steer(request: HttpRequest, pk: int) -> HttpResponse:
     given = request.POST if "do" in request.POST else request.GET  # where Undo has it
     form = SteerForm(given)
     do = DEEDS.get(given.get("do", ""))
-    back = given.get("next", "")
-    back = back if back.startswith("/") and url_has_allowed_host_and_scheme(back, None) else reverse("failures")
+    wished = given.get("next", "")
+    is_ours = wished.startswith("/") and url_has_allowed_host_and_scheme(wished, None)
+    back = wished if is_ours else reverse("failures")
     if not may(request, PERMISSION):
         messages.error(request, "You may not steer failures: that needs the permission to change groups of failures.")
     elif do is None:
@@ -165,6 +158,8 @@ def steer(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         undo = "" if do is reopen else undo_url(group, back)
         messages.success(request, do(request, group, form.cleaned_data), extra_tags=undo)
+    if wished and back != wished:
+        messages.error(request, "Where that was sent from is no page of this site; here are the failures.")
     return HttpResponseRedirect(back)
 
 

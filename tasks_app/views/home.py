@@ -7,6 +7,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from tasks_app.asking import Asking
 from tasks_app.forms import PracticeForm, ThumbnailsForm
 from tasks_app.home import Home, Look
 from tasks_app.live import Viewer, is_poll, live, poll_url
@@ -47,7 +48,10 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def page(request: HttpRequest, status: int = HTTPStatus.OK, **forms: Any) -> HttpResponse:
     """The first page with these forms (`practice`, `thumbnails`) as somebody filled them in."""
+    asking = Asking(request.GET)
+    asking.word("runs", (MINE,), "Recent runs are everybody's, or mine; here are those that you see without asking.")
     context = {"practice": PracticeForm(), "thumbnails": ThumbnailsForm(), **forms, **live_part(request)}
+    context |= {"trouble": asking.trouble}
     return render(request, "home.html", context, status=status)
 
 

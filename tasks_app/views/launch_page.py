@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from tasks_app import catalog
 from tasks_app.access import get_run, may, owner_of
 from tasks_app.again import Launch
+from tasks_app.asking import Asking
 from tasks_app.clock import database_now
 from tasks_app.models import TaskRun
 from tasks_app.signature import find_launchable, form_of, launchable
@@ -28,7 +29,8 @@ def index(request: HttpRequest) -> HttpResponse:
     """The tasks that there are, to choose one from."""
     if not may(request, LAUNCH):
         return forbidden(request)
-    q = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_SEARCH]
+    asking = Asking(request.GET)
+    q = asking.search("q", LONGEST_SEARCH)
     tasks = launchable()
     found = [task for task in tasks if matches(task, q)]
     known = usual([task.module_path for task in found], database_now())
@@ -36,7 +38,8 @@ def index(request: HttpRequest) -> HttpResponse:
         {"path": task.module_path, "form": form_of(task), "queue": task.queue_name, "usual": known[task.module_path]}
         for task in found
     ]
-    return render(request, "launch.html", {"cards": cards, "q": q, "has_tasks": bool(tasks)})
+    context = {"cards": cards, "q": q, "has_tasks": bool(tasks), "trouble": asking.trouble}
+    return render(request, "launch.html", context)
 
 
 def matches(task: Any, q: str) -> bool:

@@ -7,6 +7,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from tasks_app.access import operators_only
+from tasks_app.asking import Asking
 from tasks_app.clock import database_now
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.log_file import LEVELS, tail
@@ -33,10 +34,11 @@ def version(request: HttpRequest, viewer: Viewer) -> str:
 def index(request: HttpRequest) -> HttpResponse:
     """The end of the log that the workers of this host write."""
     seen = version(request, Viewer.of(request))
-    level = request.GET.get("level", "")
-    level = level if level in LEVELS else ""
-    q = request.GET.get("q", "").replace("\0", "")[:LONGEST_SEARCH]
+    asking = Asking(request.GET)
+    level = asking.word("level", LEVELS, f"A level is {', '.join(LEVELS[:-1])} or {LEVELS[-1]}; here are all of them.")
+    q = asking.search("q", LONGEST_SEARCH)
     count, trouble = size_of(request.GET)
+    asking.tell(trouble)
     context = {
         "tail": tail(settings.LOG_FILE, count, q, level),
         "path": settings.LOG_FILE,
@@ -46,7 +48,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "q": q,
         "count": count,
         "sizes": [(each, changed(request.GET, size=str(each)), each == count) for each in SIZES],
-        "trouble": trouble,
+        "trouble": asking.trouble,
         "now": database_now(),
         "poll": poll_url(request, seen),
     }

@@ -11,7 +11,6 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from tasks_app.clock import available_timezones
-from tasks_app.nav import BAR
 
 THEMES = ("system", "light", "dark")
 REFRESHES = (0, 1, 2, 5, 15, 30, 60)
@@ -54,7 +53,7 @@ def time_zone(request: HttpRequest) -> HttpResponse:
 @require_safe
 def keys(request: HttpRequest) -> HttpResponse:
     """The keys that do something."""
-    return render(request, "keys.html", {"places": [place for place in BAR if place.key]})
+    return render(request, "keys.html")
 
 
 def sorry(text: str) -> HttpResponse:

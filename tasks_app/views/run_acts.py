@@ -15,12 +15,14 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import bulk
 from tasks_app.access import get_run
-from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.asking import reason_of
+from tasks_app.audit import Actor
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import QUEUE_NAME_LENGTH
 from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY, may_steer
 from tasks_app.views.htmx import HtmxRequest
 
+RUN_NOW = "run-now"
 WRONG_PRIORITY = "A priority is a whole number, -100 to 100."
 UNFINISHED = "Only what has ended can be deleted. Cancel it first."
 FORBIDDEN = "You may not {} this run: that takes an operator with the permission to {} runs."
@@ -69,6 +71,8 @@ def change(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
     run = get_run(request, pk)
     if not may_steer(request.user, run, CHANGE):
         return refused(request, run, "change")
+    if request.POST.get("do", "") not in {"", RUN_NOW}:
+        return wrong(request, run, "A run that waits is given a priority or a queue, or is run now.")
     form = ChangeForm(request.POST)
     if not form.is_valid():
         return wrong(request, run, " ".join(str(each[0]) for each in form.errors.values()))
@@ -84,7 +88,7 @@ def change(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
 
 def changes(request: HtmxRequest, run: TaskRun, form: ChangeForm) -> bool:
     by, cleaned = Actor.of(request), form.cleaned_data
-    if request.POST.get("do") == "run-now":
+    if request.POST.get("do") == RUN_NOW:
         return run.run_at(by=by)
     changed = False
     if cleaned["priority"] is not None and cleaned["priority"] != run.priority:
@@ -108,11 +112,6 @@ def delete(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
         return render(request, "run_delete.html", {"run": run, "undo_seconds": bulk.UNDO_SECONDS})
     sent = bulk.send(Actor.of(request), "delete", ids=[str(run.pk)], why=reason_of(request), what=f"the run {run}")
     return redirect("bulk-run", sent.pk)
-
-
-def reason_of(request: HtmxRequest) -> str:
-    """Why, as somebody wrote it; empty for most."""
-    return request.POST.get("why", "").replace("\0", "").strip()[:REASON_LENGTH]
 
 
 def done(request: HtmxRequest, run: TaskRun) -> HttpResponse:

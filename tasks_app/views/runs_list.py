@@ -231,11 +231,18 @@ def saved(request: HttpRequest) -> HttpResponse:
 
 
 def save(request: HttpRequest) -> str:
-    asked = QueryDict(request.POST.get("query", "")[:LONGEST_QUERY])
-    query = Listing(Finding.read(asked, Viewer.of(request)), asked).lasting
-    is_shared = "is_shared" in request.POST and is_operator(request)
-    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), query, is_shared)
-    return f"Kept as “{wording.visible(view.name)}”."
+    query = request.POST.get("query", "")
+    if len(query) > LONGEST_QUERY:
+        raise BadView("The filter is too long to be kept.")
+    asked = QueryDict(query)
+    listing = Listing(Finding.read(asked, Viewer.of(request)), asked)
+    if listing.troubles:  # put right it would be another list than the one that was wished
+        raise BadView(f"The filter is not understood. {' '.join(listing.troubles)}")
+    is_wished = "is_shared" in request.POST
+    is_shared = is_wished and is_operator(request)
+    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), listing.lasting, is_shared)
+    for_whom = "" if is_shared == is_wished else " For you alone: only operators share their views."
+    return f"Kept as “{wording.visible(view.name)}”.{for_whom}"
 
 
 def change(request: HttpRequest, do: str) -> str:
@@ -253,5 +260,8 @@ def change(request: HttpRequest, do: str) -> str:
 def back(request: HttpRequest) -> HttpResponseRedirect:
     """To the list that the button was in."""
     finding_query = request.POST.get("back", "")
-    query = f"?{finding_query}" if finding_query and len(finding_query) <= LONGEST_QUERY else ""
+    if len(finding_query) > LONGEST_QUERY:
+        messages.error(request, "The list had more filters than can be gone back to; here are all runs.")
+        finding_query = ""
+    query = f"?{finding_query}" if finding_query else ""
     return HttpResponseRedirect(f"{reverse('runs')}{query}")

@@ -26,6 +26,7 @@ from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import ScheduleRules
 from tasks_app.schedule_form import PageForm, Schedule, WallClockField, call_form, title_of
 from tasks_app.signature import find_launchable, form_of, launchable
+from tasks_app.timetable import Preview
 
 PAUSES = (
     ("", "until I resume it"), ("60", "for an hour"), ("1440", "for a day"), ("10080", "for a week"),
@@ -142,7 +143,7 @@ def change(request: HttpRequest, pk: int) -> HttpResponse:
     with transaction.atomic():
         made = found(pk, is_locked=True)
         both = forms_of(made, request.POST)
-        if request.POST.get("do") != "preview" and (done := kept(request, both, CHANGE)):
+        if done := kept(request, both, CHANGE):
             return done
     line = line_of(pk)
     context = {"line": line, "now": line.now, "poll": poll_url(request, ""), **rights(request), **both}
@@ -155,9 +156,13 @@ def status_of(both: dict[str, Any]) -> int:
 
 
 def kept(request: HttpRequest, both: dict[str, Any], permission: str) -> HttpResponse | None:
-    """Where to go when it was saved; None when something is to be mended first."""
-    form = both["form"]
-    if not may(request, permission):
+    """Where to go when it was saved; None when it is only looked at, or something is to be mended first."""
+    form, do = both["form"], request.POST.get("do", "")
+    if do == "preview":
+        return None
+    if do:
+        form.add_error(None, "A schedule is saved, or only looked at before.")
+    elif not may(request, permission):
         form.add_error(None, f"You may not save it: that needs the permission {permission}.")
     elif form.instance.func not in task_paths():
         form.add_error(None, f"{wording.visible(form.instance.func)} is no registered task; code alone can change it.")
@@ -190,7 +195,7 @@ def new(request: HttpRequest) -> HttpResponse:
     soon = (timezone.now() + timedelta(minutes=1)).replace(second=0, microsecond=0)
     made = Schedule(func=task.module_path, schedule_type=Schedule.DAILY, next_run=soon)
     both = forms_of(made, request.POST if request.method == "POST" else None)
-    if request.method == "POST" and request.POST.get("do") != "preview" and (done := kept(request, both, ADD)):
+    if request.method == "POST" and (done := kept(request, both, ADD)):
         return done
     status = status_of(both) if request.method == "POST" else HTTPStatus.OK
     return render(request, "schedules/new.html", {**context, **both}, status=status)
@@ -203,8 +208,11 @@ def preview(request: HttpRequest) -> HttpResponse:
     """What the times that a form has come to."""
     told = request.GET.get("schedule", "")
     made = Schedule.objects.select_related("rules").filter(pk=int(told)).first() if is_id(told) else None
-    form = PageForm(request.GET, instance=made or Schedule(), call=None)
-    return render(request, "schedules/_preview.html", {"preview": form.preview, "now": database_now()})
+    if told and made is None:
+        preview = Preview(trouble="There is no such schedule.")
+    else:
+        preview = PageForm(request.GET, instance=made or Schedule(), call=None).preview
+    return render(request, "schedules/_preview.html", {"preview": preview, "now": database_now()})
 
 
 def is_id(text: str) -> bool:
@@ -251,6 +259,8 @@ def run_now(request: HttpRequest, made: Any) -> str:
 
 def pause(request: HttpRequest, made: Any) -> str:
     form = PauseForm(request.POST)
+    if "why" in form.errors:
+        raise InvalidTaskError(f"A reason has at most {REASON_LENGTH} characters.")
     if not form.is_valid():
         raise InvalidTaskError("A pause lasts until it is resumed, an hour, a day, a week, or until a date and time.")
     rules = rules_of(made)

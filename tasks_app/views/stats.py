@@ -6,6 +6,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from tasks_app.access import operators_only
+from tasks_app.asking import Asking
 from tasks_app.figures import SORTS, Figures, beat, counted_to, uncounted_since
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
@@ -33,10 +34,13 @@ def index(request: HttpRequest) -> HttpResponse:
     """How much ended when and how, how long it waited and ran, of which tasks and queues."""
     window = window_of(request)
     now, counted = counted_to()
-    task, queue = named(request, "task", TASK_PATH_LENGTH), named(request, "queue", QUEUE_NAME_LENGTH)
-    sort = request.GET.get("sort", "")
-    figures = Figures(window, now, task, queue, sort if sort in SORTS else USUAL_SORT)
-    most = MOST_SHOWN if request.GET.get("all") == "1" else SHOWN
+    asking = Asking(request.GET)
+    asking.word("window", WINDOWS, f"There is no such window; here are the last {WINDOWS[USUAL_WINDOW].told}.")
+    sort = asking.word("sort", SORTS, "The tables cannot be sorted like that; here is first what took the most time.")
+    task, queue = asking.name("task", TASK_PATH_LENGTH), asking.name("queue", QUEUE_NAME_LENGTH)
+    figures = Figures(window, now, task, queue, sort or USUAL_SORT)
+    is_whole = asking.word("all", ("1",), f"The table has {SHOWN} tasks at most, or with all=1 every one.")
+    most = MOST_SHOWN if is_whole else SHOWN
     context = {
         "figures": figures,
         "tasks": figures.tasks[:most],
@@ -49,7 +53,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "windows": [(each, changed(request.GET, window=each.name), each is window) for each in WINDOWS.values()],
         "heads": {name: changed(request.GET, sort=name) for name in SORTS},
         "uncounted_since": uncounted_since(now, counted),
-        "trouble": trouble(request),
+        "trouble": asking.trouble,
         "now": now,
         "poll": poll_url(request, digest(beat(window, now, counted))),
     }
@@ -58,16 +62,3 @@ def index(request: HttpRequest) -> HttpResponse:
 
 def window_of(request: HttpRequest) -> Window:
     return WINDOWS.get(request.GET.get("window", ""), WINDOWS[USUAL_WINDOW])
-
-
-def named(request: HttpRequest, name: str, longest: int) -> str:
-    return request.GET.get(name, "").replace("\0", "")[:longest]
-
-
-def trouble(request: HttpRequest) -> str:
-    """One sentence when the URL asked for what there is not."""
-    if request.GET.get("window", USUAL_WINDOW) not in WINDOWS:
-        return f"There is no such window; here are the last {WINDOWS[USUAL_WINDOW].told}."
-    if request.GET.get("sort", USUAL_SORT) not in SORTS:
-        return "The tables cannot be sorted like that; here is first what took the most time."
-    return ""

@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app import wording, workers
 from tasks_app.access import may, operators_only, owner_of
-from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.asking import reason_of
+from tasks_app.audit import Actor
 from tasks_app.forms import backend
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import Cluster
@@ -42,6 +43,7 @@ def index(request: HttpRequest) -> HttpResponse:
     """All clusters: their workers and what each does, what was wished, what became of the lost."""
     floor = workers.look(tests_of(request))
     context = {
+        "trouble": trouble(request, floor),
         "floor": workers.with_runs(floor),
         "now": floor.now,
         "may_steer": may(request, PERMISSION),
@@ -61,6 +63,14 @@ def tests_of(request: HttpRequest) -> list[uuid.UUID]:
         except ValueError:
             continue
     return found
+
+
+def trouble(request: HttpRequest, floor: workers.Floor) -> str:
+    """One sentence when the address names smoke tests that cannot be told."""
+    named = [text for text in request.GET.getlist("test") if text]
+    if len(named) > MOST_TESTS:
+        return f"No more than {MOST_TESTS} smoke tests are told at once."
+    return "Some of those smoke tests are not there." if len(floor.probes) < len(set(named)) else ""
 
 
 @require_POST
@@ -92,8 +102,7 @@ def label(cluster: Cluster) -> str:
 
 def wish(request: HttpRequest, cluster: Cluster, *, said: str, **wishes: object) -> str:
     """Ask it of the cluster, which obeys at its next heartbeat; raises `Refused` for one that is no more."""
-    why = request.POST.get("why", "")[:REASON_LENGTH]
-    if not cluster.steer(by=Actor.of(request), why=why, **wishes):  # type: ignore[arg-type]
+    if not cluster.steer(by=Actor.of(request), why=reason_of(request), **wishes):  # type: ignore[arg-type]
         raise Refused(f"{label(cluster)} has stopped or was lost: nobody is there to obey.")
     return said
 

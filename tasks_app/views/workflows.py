@@ -9,21 +9,25 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from tasks_app.access import is_operator, may, owner_of
-from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.asking import Asking, reason_of
+from tasks_app.audit import Actor
 from tasks_app.clock import database_now
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import Status, Workflow
-from tasks_app.paging import changed, page
+from tasks_app.paging import Page, changed, page
 from tasks_app.workflow_portrait import STATES, Portrait, listed, look, looks
 
 
-def chosen(request: HttpRequest) -> str:
-    state = request.GET.get("state", "")
-    return state if state in STATES else ""
-
-
 def version(request: HttpRequest, viewer: Viewer) -> str:
-    return digest(looks(page(listed(viewer, chosen(request)), request.GET, "enqueued_at", uuid.UUID).rows))
+    return digest(looks(found_for(viewer, Asking(request.GET))[1].rows))
+
+
+def found_for(viewer: Viewer, asking: Asking) -> tuple[str, Page[Workflow]]:
+    """The state that is asked for, and the page of those."""
+    state = asking.word("state", STATES, f"A workflow is {', '.join(STATES[:-1])} or {STATES[-1]}.")
+    found = page(listed(viewer, state), asking.query, "enqueued_at", uuid.UUID)
+    asking.tell(found.trouble)
+    return state, found
 
 
 @never_cache
@@ -31,11 +35,8 @@ def version(request: HttpRequest, viewer: Viewer) -> str:
 @live(version)
 def index(request: HttpRequest) -> HttpResponse:
     """The workflows that one may see, newest first."""
-    state = chosen(request)
-    found = page(listed(Viewer.of(request), state), request.GET, "enqueued_at", uuid.UUID)
-    trouble = (
-        f"A workflow is {', '.join(STATES[:-1])} or {STATES[-1]}." if request.GET.get("state", "") != state else ""
-    )
+    asking = Asking(request.GET)
+    state, found = found_for(Viewer.of(request), asking)
     every = [("All", ""), *((word.capitalize(), word) for word in STATES)]
     context = {
         "page": found,
@@ -44,7 +45,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "tabs": [
             (name, changed(request.GET, state=word, older=None, newer=None), word == state) for name, word in every
         ],
-        "trouble": trouble or found.trouble,
+        "trouble": asking.trouble,
         "now": database_now(),
         "poll": poll_url(request, digest(looks(found.rows))) if found.is_first else "",
     }
@@ -97,7 +98,7 @@ def may_act(request: HttpRequest, found: Workflow, permission: str) -> bool:
 def steer(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Cancel it, or send its failed steps once more; its page tells what came of it."""
     found = get_workflow(request, pk)
-    by, why = Actor.of(request), request.POST.get("why", "")[:REASON_LENGTH]
+    by, why = Actor.of(request), reason_of(request)
     match request.POST.get("do"):
         case "cancel" if not may_act(request, found, "tasks_app.cancel_taskrun"):
             messages.error(request, "You may not cancel it: that needs the permission to cancel runs.")

@@ -17,8 +17,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from tasks_app import failures
 from tasks_app.clock import database_now
-from tasks_app.models import AuditEntry, FailureGroup
+from tasks_app.models import AuditEntry, FailureGroup, TaskRun
 from tests.figures import failed, failing
+from tests.pages.test_bulk import done, told
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -208,17 +209,28 @@ def test_steering_needs_the_permission(tobias: User, now: datetime) -> None:
 
 
 def test_a_whole_group_is_retried_by_way_of_the_confirmation(operators_client: Client, now: datetime) -> None:
-    group = failed(now, 2)
+    group, other = failed(now, 2), failed(now, 2, message="something else")
     assert 'title="All of its runs have been deleted."' in page(operators_client)
-    failing(group, now)
+    wanted = {failing(group, now - timedelta(minutes=minutes)).pk for minutes in (1, 2)}
+    failing(other, now)
 
-    text = page(operators_client)
+    given = fields_of(page(operators_client, group.get_absolute_url()))
+    assert (given["verb"], given["all"], given["query"]) == ("retry", "1", f"group={group.pk}&state=failed")
+    asked = operators_client.post("/runs/bulk/", given).content.decode()
+    assert "Retry 2 runs" in asked
+    assert not TaskRun.objects.filter(retry_of__isnull=False).exists()
+    sent = operators_client.post("/runs/bulk/", fields_of(asked))
+    act = TaskRun.objects.get(pk=sent["Location"].split("/")[3])
 
-    form = re.search(r'<form method="post" action="/runs/bulk/">.*?</form>', text, re.DOTALL)
+    assert told(done(act)) == "2 runs were sent once more."
+    assert set(TaskRun.objects.filter(retry_of__isnull=False).values_list("retry_of", flat=True)) == wanted
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """What the form of the page sends to the confirmation."""
+    form = re.search(r'<form[^>]* action="/runs/bulk/">.*?</form>', text, re.DOTALL)
     assert form
-    given = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form[0]))
-    assert {name: given[name] for name in ("verb", "all")} == {"verb": "retry", "all": "1"}
-    assert html.unescape(given["query"]) == f"group={group.pk}&state=failed"
+    return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)"[^>]* value="([^"]*)"', form[0])}
 
 
 def test_filters_narrow_the_list(operators_client: Client, now: datetime) -> None:

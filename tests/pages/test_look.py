@@ -142,6 +142,22 @@ def test_a_theme_leads_to_no_other_site(client: Client) -> None:
 # Who is here
 
 
+def test_the_page_of_the_keys_lists_each_that_there_is(client: Client, operators_client: Client) -> None:
+    script = (BASE_DIR / "static" / "app.js").read_text().partition("const keys = {")[2].partition("};")[0]
+    alone = set(re.findall(r'^    "?(.)"?: \(\) =>', script, re.MULTILINE))
+    assert {"/", "?", "j"} <= alone
+
+    for browser, letters in ((client, "hro"), (operators_client, "hrfqwctnola")):
+        text = browser.get("/keys/").content.decode()
+        listed = dict(re.findall(r"<dt><kbd>g</kbd> <kbd>(\w)</kbd></dt><dd>([^<]+)</dd>", text))
+        links = dict(re.findall(r'data-key="(\w)">([^<]+)</a>', text))
+
+        assert set(links) == set(letters)
+        assert listed == links
+        assert text.count("data-key=") == len(links) + 1  # the one that leads here
+        assert alone <= set(re.findall(r"<kbd>([^<])</kbd>", text.partition("<dl")[2]))
+
+
 def test_the_navigation_shows_what_there_is_for_whom(client: Client, operators_client: Client) -> None:
     assert "/admin/" not in client.get("/").content.decode()
     assert 'href="/admin/"' in operators_client.get("/").content.decode()

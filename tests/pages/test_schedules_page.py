@@ -566,7 +566,7 @@ def test_the_preview_tells_words_and_five_moments(operators_client: Client) -> N
         ({}, "required"),
         ({"schedule_type": "I", "minutes": "-5", "next_run": "2031-01-31T09:00"}, "greater"),
         ({"schedule_type": "D", "next_run": "2031-01-31T09:00", "time_zone": "Mars"}, "Mars"),
-        ({"schedule_type": "D", "next_run": "2031-01-31T09:00", "schedule": "9" * 50}, "Every day at 09:00"),
+        ({"schedule_type": "D", "next_run": "2031-01-31T09:00", "schedule": "9" * 50}, "There is no such schedule."),
     ],
 )
 def test_the_preview_says_what_is_wrong(operators_client: Client, given: dict[str, str], told: str) -> None:

@@ -72,9 +72,9 @@ def unit(cluster: Cluster) -> workers.Unit:
     return next(each for each in workers.look().units if each.id == str(cluster.pk))
 
 
-def at_work(run: RunFactory, cluster: Cluster, number: int = 1, **fields: Any) -> TaskRun:
+def at_work(run: RunFactory, cluster: Cluster, number: int = 1, seconds_ago: float = 30, **fields: Any) -> TaskRun:
     worker = f"{cluster.pk.hex[:12]}:{number}:{4000 + number}:{cluster.host}"
-    return run(30, **{**SITUATIONS["running"], "claimed_by": worker, **fields})
+    return run(seconds_ago, **{**SITUATIONS["running"], "claimed_by": worker, **fields})
 
 
 # Watch
@@ -94,6 +94,23 @@ def test_a_cluster_tells_its_facts_and_its_workers(operators_client: Client, clu
     assert [(line.number, line.does) for line in unit(cluster).workers] == [
         (1, "busy"), (2, "idle"), (3, "busy"), (4, "starting"),
     ]  # fmt: skip
+
+
+def test_it_is_told_how_long_a_cluster_is_up_and_a_worker_at_what_it_does(
+    operators_client: Client, cluster: Cluster, run: RunFactory
+) -> None:
+    now = database_now()
+    cluster.started_at = now - timedelta(hours=3, minutes=7, seconds=20)
+    since = (now - timedelta(hours=1, minutes=5, seconds=20)).timestamp()
+    tell(cluster, told(1, "busy", since=since), told(2, since=since))
+    at_work(run, cluster, 1, seconds_ago=2 * 3600 + 9 * 60 + 20)
+    text = page(operators_client)
+
+    up = re.search(r'<dt>Up</dt><dd><time [^>]*data-tick="elapsed"[^>]*>([^<]+)</time></dd>', text)
+    assert up and up[1] == "3 h 7 min"
+    ticking = r'<td class="n"><time [^>]*data-tick="elapsed"[^>]*>([^<]+)</time></td>'
+    lengths = re.findall(rf'<tr id="worker-\w+-(\d)-\d+">.*?{ticking}', text, re.DOTALL)
+    assert lengths == [("1", "2 h 9 min"), ("2", "1 h 5 min")]  # of its run; of being idle
 
 
 def test_a_worker_that_has_begun_since_the_heartbeat_is_told(cluster: Cluster, run: RunFactory) -> None:
@@ -278,13 +295,20 @@ def test_a_large_pool_is_cut_short(operators_client: Client, cluster: Cluster, r
 
 def test_buttons_and_a_number_change_the_pool(operators_client: Client, operator: User, cluster: Cluster) -> None:
     tell(cluster, told(1), told(2))
-    grow = re.search(r'name="to" value="(\d+)" aria-label="Grow', page(operators_client))
-    assert grow
-    assert grow[1] == "3"
 
-    assert "default on web-1 is to keep 3 workers." in steer(operators_client, "resize", cluster, to=3, workers=2)
+    def value_of(button: str) -> str:
+        found = re.search(rf'name="to" value="(\d+)" aria-label="{button}', page(operators_client))
+        assert found
+        return found[1]
+
+    assert (value_of("Shrink"), value_of("Grow")) == ("1", "3")
+    said = steer(operators_client, "resize", cluster, to=value_of("Grow"), workers=2)
+    assert "default on web-1 is to keep 3 workers." in said
     cluster.refresh_from_db()
     assert cluster.desired_workers == 3
+    assert "is to keep 2 workers." in steer(operators_client, "resize", cluster, to=value_of("Shrink"), workers=3)
+    cluster.refresh_from_db()
+    assert cluster.desired_workers == 2
     assert "is to keep 7 workers" in steer(operators_client, "resize", cluster, workers=7)
     entry = AuditEntry.objects.order_by("id").first()
     assert entry
