@@ -235,12 +235,12 @@ def save(request: HttpRequest) -> str:
     if len(query) > LONGEST_QUERY:
         raise BadView("The filter is too long to be kept.")
     asked = QueryDict(query)
-    listing = Listing(Finding.read(asked, Viewer.of(request)), asked)
-    if listing.troubles:  # put right it would be another list than the one that was wished
-        raise BadView(f"The filter is not understood. {' '.join(listing.troubles)}")
+    finding = Finding.read(asked, Viewer.of(request))
+    if finding.troubles:  # put right it would be another list than the one that was wished
+        raise BadView(f"The filter is not understood. {' '.join(finding.troubles)}")
     is_wished = "is_shared" in request.POST
     is_shared = is_wished and is_operator(request)
-    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), listing.lasting, is_shared)
+    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), Listing(finding, asked).lasting, is_shared)
     for_whom = "" if is_shared == is_wished else " For you alone: only operators share their views."
     return f"Kept as “{wording.visible(view.name)}”.{for_whom}"
 
