@@ -240,7 +240,8 @@ def save(request: HttpRequest) -> str:
         raise BadView(f"The filter is not understood. {' '.join(finding.troubles)}")
     is_wished = "is_shared" in request.POST
     is_shared = is_wished and is_operator(request)
-    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), Listing(finding, asked).lasting, is_shared)
+    lasting = Listing(finding, asked).lasting
+    view = SavedView.objects.keep(request.user, request.POST.get("name", ""), lasting, is_shared)
     for_whom = "" if is_shared == is_wished else " For you alone: only operators share their views."
     return f"Kept as “{wording.visible(view.name)}”.{for_whom}"
 
