@@ -231,10 +231,7 @@ def saved(request: HttpRequest) -> HttpResponse:
 
 
 def save(request: HttpRequest) -> str:
-    query = request.POST.get("query", "")
-    if len(query) > LONGEST_QUERY:
-        raise BadView("The filter is too long to be kept.")
-    asked = QueryDict(query)
+    asked = QueryDict(request.POST.get("query", ""))
     finding = Finding.read(asked, Viewer.of(request))
     if finding.troubles:  # put right it would be another list than the one that was wished
         raise BadView(f"The filter is not understood. {' '.join(finding.troubles)}")
