@@ -31,7 +31,7 @@ WITH next AS MATERIALIZED (
     AND limit_key IS NULL AND is_waiting IS NULL
   ORDER BY priority DESC, run_after, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 UPDATE tasks_app_taskrun AS run SET claimed_by = %(me)s, claimed_at = clock_timestamp(), attempt = run.attempt + 1
-FROM next WHERE run.id = next.id RETURNING run.id
+FROM next WHERE run.id = ANY (ARRAY[next.id]) RETURNING run.id
 """
 FINISH = """
 UPDATE tasks_app_taskrun SET status = 'SUCCESSFUL', started_at = claimed_at, finished_at = clock_timestamp(),

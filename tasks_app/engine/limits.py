@@ -97,7 +97,7 @@ best AS MATERIALIZED (
 next AS MATERIALIZED (
   SELECT run.id, run.limit_key IS NULL
     AND EXISTS (SELECT FROM tasks_app_tasklimit WHERE key = run.task_path AND {IS_POLICY}) AS is_stray
-  FROM best JOIN tasks_app_taskrun AS run ON run.id = best.id
+  FROM best JOIN tasks_app_taskrun AS run ON run.id = ANY (ARRAY[best.id])
   WHERE run.status = 'READY' AND run.claimed_by IS NULL AND run.limit_key IS NOT DISTINCT FROM best.name
     AND run.is_waiting IS NULL
   FOR UPDATE OF run SKIP LOCKED),
@@ -107,7 +107,7 @@ taken AS (
     claimed_at = CASE WHEN NOT is_stray THEN clock_timestamp() END, started_at = NULL, progress = NULL,
     attempt = least(run.attempt, 32766) + CASE WHEN is_stray THEN 0 ELSE 1 END,
     limit_key = CASE WHEN is_stray THEN task_path ELSE limit_key END
-  FROM next WHERE run.id = next.id
+  FROM next WHERE run.id = ANY (ARRAY[next.id])
   RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
     run.timeout, greatest(least(run.enqueued_at, run.claimed_at), 'epoch') AS enqueued_at, run.claimed_at,
     run.limit_key, run.run_after),
@@ -130,12 +130,12 @@ WITH head AS MATERIALIZED (
     AND limit_key IS NULL AND is_waiting IS NULL
   ORDER BY priority DESC, run_after, id LIMIT {AT_ONCE}),
 stray AS MATERIALIZED (
-  SELECT run.id FROM head JOIN tasks_app_taskrun AS run ON run.id = head.id
+  SELECT run.id FROM head JOIN tasks_app_taskrun AS run ON run.id = ANY (ARRAY[head.id])
   WHERE run.status = 'READY' AND run.claimed_by IS NULL
     AND EXISTS (SELECT FROM tasks_app_tasklimit WHERE key = head.task_path AND {IS_POLICY})
   FOR UPDATE OF run SKIP LOCKED),
 moved AS (
-  UPDATE tasks_app_taskrun AS run SET limit_key = run.task_path FROM stray WHERE run.id = stray.id)
+  UPDATE tasks_app_taskrun AS run SET limit_key = run.task_path FROM stray WHERE run.id = ANY (ARRAY[stray.id]))
 SELECT pg_notify('dumbwaiter', 'limited ' || %(queue)s)
 """  # noqa: S608  its parts are ours
 

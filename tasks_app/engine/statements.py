@@ -5,6 +5,10 @@ What people do to runs stands in `verbs`.
 A run is held by one worker as `claimed_by`, for one `attempt`. Whoever writes about a run names both, so a worker that
 lost its claim changes nothing. All times are the server's: a worker gives only how many seconds after its claim a
 thing happened, because the clocks of hosts differ.
+
+Runs are joined by `run.id = ANY (ARRAY[other.id])`. It says the same as `=`, but the planner can use it only to look
+each one up. With `=` it may read the whole table in the order of its key instead, and does when it believes it to be
+almost empty: as after an ANALYZE that came while a large insert was not committed yet.
 """
 
 CHANNEL = "dumbwaiter"
@@ -150,7 +154,7 @@ SET claimed_by = CASE WHEN NOT is_stray THEN %(me)s END,
   claimed_at = CASE WHEN NOT is_stray THEN clock_timestamp() END, started_at = NULL, progress = NULL,
   attempt = least(run.attempt, 32766) + CASE WHEN is_stray THEN 0 ELSE 1 END,
   limit_key = CASE WHEN is_stray THEN run.task_path END
-FROM next WHERE run.id = next.id
+FROM next WHERE run.id = ANY (ARRAY[next.id])
 RETURNING run.id, run.task_path, run.args, run.kwargs, run.queue_name, run.priority, run.attempt, run.max_attempts,
   run.timeout, greatest(least(run.enqueued_at, run.claimed_at), 'epoch'), run.claimed_at
 """  # noqa: S608  its parts are ours
@@ -171,7 +175,7 @@ run AS (
       || to_char(run.expires_at AT TIME ZONE 'UTC', 'HH24:MI:SS') || ' UTC, when it expired.'
       ELSE run.failure_message END,
     expires_at = CASE WHEN late.is_over THEN run.expires_at END
-  FROM late WHERE run.id = late.id
+  FROM late WHERE run.id = ANY (ARRAY[late.id])
   RETURNING late.is_over)
 SELECT count(*), count(*) FILTER (WHERE is_over),
   (SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM tasks_app_taskrun
@@ -213,7 +217,7 @@ SET status = CASE WHEN done.retry_in IS NULL OR run.cancel_requested_at IS NULL 
 FROM json_to_recordset(%(done)s::json)
   AS done(id uuid, attempt int2, status text, began float8, ended float8, progress text, return_value text,
     failure text, message text, entry text, retry_in float8)
-WHERE run.id = done.id AND run.attempt = done.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
+WHERE run.id = ANY (ARRAY[done.id]) AND run.attempt = done.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
   AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id
 """
@@ -244,9 +248,9 @@ FROM (
   FROM (SELECT clock_timestamp() AS at) AS now,
     unnest(%(id)s::uuid[], %(attempt)s::int2[], %(message)s::text[], %(entry)s::text[])
       AS missing(id, attempt, message, entry)
-  JOIN tasks_app_taskrun AS own ON own.id = missing.id AND own.attempt = missing.attempt
+  JOIN tasks_app_taskrun AS own ON own.id = ANY (ARRAY[missing.id]) AND own.attempt = missing.attempt
     AND own.claimed_by IS NOT DISTINCT FROM %(me)s AND own.status IN ('READY', 'RUNNING')) AS held
-WHERE run.id = held.id AND run.claimed_by IS NOT DISTINCT FROM %(me)s AND run.status IN ('READY', 'RUNNING')
+WHERE run.id = ANY (ARRAY[held.id]) AND run.claimed_by IS NOT DISTINCT FROM %(me)s AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id, run.status, run.run_after - clock_timestamp()
 """
 
@@ -272,7 +276,7 @@ WITH run AS (
     status = CASE WHEN run.cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,
     finished_at = CASE WHEN run.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
   FROM unnest(%(id)s::uuid[], %(attempt)s::int2[]) AS owed(id, attempt)
-  WHERE run.id = owed.id AND run.attempt = owed.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
+  WHERE run.id = ANY (ARRAY[owed.id]) AND run.attempt = owed.attempt AND run.claimed_by IS NOT DISTINCT FROM %(me)s
     AND run.status = 'READY'
   RETURNING run.queue_name)
 SELECT pg_notify('dumbwaiter', queue_name) FROM (SELECT DISTINCT queue_name FROM run) AS queue
@@ -344,7 +348,7 @@ run AS (
       'reason', CASE WHEN held.becomes = 'CANCELLED' THEN 'cancelled' ELSE %(reason)s::text END,
       'message', %(message)s::text, 'attempt', attempt, 'worker', claimed_by,
       'started_at', coalesce(started_at, claimed_at), 'ended_at', clock_timestamp()))
-  FROM held WHERE run.id = held.id
+  FROM held WHERE run.id = ANY (ARRAY[held.id])
   RETURNING run.id, run.status, run.queue_name, run.task_path)
 SELECT id, status, task_path, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', queue_name) END FROM run
 """

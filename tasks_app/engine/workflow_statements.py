@@ -98,7 +98,7 @@ run AS (
     kwargs = CASE WHEN is_too_large OR NOT next.asks OR run.previous->'kwargs' = '[]' THEN run.kwargs
       ELSE run.kwargs || (SELECT jsonb_object_agg(name, next.value::jsonb)
         FROM jsonb_array_elements_text(run.previous->'kwargs') AS name) END
-  FROM next WHERE run.id = next.id
+  FROM next WHERE run.id = ANY (ARRAY[next.id])
   RETURNING run.step, run.status,
     CASE WHEN run.limit_key IS NULL THEN '' ELSE 'limited ' END || run.queue_name AS hint)
 SELECT step, status, CASE WHEN status = 'READY' THEN pg_notify('dumbwaiter', hint) END FROM run
@@ -115,7 +115,7 @@ WITH unheld AS MATERIALIZED (
 UPDATE tasks_app_taskrun AS run
 SET status = 'CANCELLED', finished_at = clock_timestamp(), failure_message = unheld.said,
   cancel_requested_at = coalesce(run.cancel_requested_at, clock_timestamp())
-FROM unheld WHERE run.id = unheld.id
+FROM unheld WHERE run.id = ANY (ARRAY[unheld.id])
 RETURNING run.step
 """
 
@@ -128,7 +128,7 @@ WITH held AS MATERIALIZED (
   ORDER BY id FOR UPDATE SKIP LOCKED),
 run AS (
   UPDATE tasks_app_taskrun AS run SET cancel_requested_at = clock_timestamp(), failure_message = %(said)s
-  FROM held WHERE run.id = held.id
+  FROM held WHERE run.id = ANY (ARRAY[held.id])
   RETURNING run.id, run.step)
 SELECT step, pg_notify('dumbwaiter', 'cancel ' || id) FROM run
 """
