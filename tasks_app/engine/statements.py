@@ -250,7 +250,8 @@ FROM (
       AS missing(id, attempt, message, entry)
   JOIN tasks_app_taskrun AS own ON own.id = ANY (ARRAY[missing.id]) AND own.attempt = missing.attempt
     AND own.claimed_by IS NOT DISTINCT FROM %(me)s AND own.status IN ('READY', 'RUNNING')) AS held
-WHERE run.id = ANY (ARRAY[held.id]) AND run.claimed_by IS NOT DISTINCT FROM %(me)s AND run.status IN ('READY', 'RUNNING')
+WHERE run.id = ANY (ARRAY[held.id]) AND run.claimed_by IS NOT DISTINCT FROM %(me)s
+  AND run.status IN ('READY', 'RUNNING')
 RETURNING run.id, run.status, run.run_after - clock_timestamp()
 """
 

@@ -75,7 +75,7 @@ FROM tasks_app_taskrun, generate_series(1, 50000) AS n,
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 def test_statistics_from_before_a_large_insert_make_no_statement_read_the_table(mode: str) -> None:
-    """What is analysed while the rows are not committed yet counts as one row, until the next time: a minute or more."""
+    """What is analysed while its rows are not committed counts as one row until the next time, a minute or more."""
     succeeds.enqueue()
     workflow = uuid.uuid4()
     with connect("test of plans") as connection, connect("autovacuum") as other:
