@@ -35,6 +35,7 @@ def backlog(contender: Contender, beside: Contender, rows: int, turns: int, seco
     plans = explain(contender)
     full, empty = [], []
     for _ in range(turns):
+        contender.agent.ask("count_endings")
         contender.agent.ask("settle")
         full.append(slice_of(contender, seconds))
         empty.append(slice_rate(beside, rows, seconds))
