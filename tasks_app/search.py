@@ -27,14 +27,16 @@ SHORTEST_BEGINNING = 3
 """A word is found by its beginning if that has so many characters, else as it is."""
 
 MOST_HITS = 10_000
+COMMON = 100_000
+"""A word that so many runs are expected to have is not asked of the index: reading them there takes long by itself."""
 
 # Migration 0008 has the same text: the index serves a search only while both are one expression. None of it can raise:
 # the text is short before it is parsed, JSON in the database has no NUL and no half of a surrogate pair.
-WORDS = (
-    "to_tsvector('simple'::regconfig, translate("
+TEXT = (
     f"left({{args}}::text, {ARGUMENTS_LENGTH}) || ' ' || left({{kwargs}}::text, {ARGUMENTS_LENGTH}) || ' ' || "
-    f"left(coalesce({{failure_message}}, ''), {MESSAGE_LENGTH}), '{PARTING}', '{' ' * len(PARTING)}'))"
+    f"left(coalesce({{failure_message}}, ''), {MESSAGE_LENGTH})"
 )
+WORDS = f"to_tsvector('simple'::regconfig, translate({TEXT}, '{PARTING}', '{' ' * len(PARTING)}'))"
 ENDED = "status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')"
 
 # Bitmaps of the index and nothing else: a planner that expects many hits would rather read the whole table. With room
@@ -42,15 +44,17 @@ ENDED = "status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')"
 # taken apart into words again. Sent together the statements are one transaction, where there is none around them, and
 # one round trip.
 STRICTLY = "SELECT set_config('enable_seqscan', '{on}', true), set_config('enable_indexscan', '{on}', true)"
-HITS = f"""
-{STRICTLY.format(on="off")}, set_config('work_mem', '64MB', true);
+HIT = f"""
 SELECT id FROM tasks_app_taskrun
 WHERE {ENDED} AND {WORDS.format(args="args", kwargs="kwargs", failure_message="failure_message")}
   @@ to_tsquery('simple'::regconfig, %(words)s)
-LIMIT %(limit)s;
+"""  # noqa: S608  its parts are ours
+HITS = f"""
+{STRICTLY.format(on="off")}, set_config('work_mem', '64MB', true);
+{HIT} LIMIT %(limit)s;
 {STRICTLY.format(on="on")};
 SET LOCAL work_mem TO DEFAULT
-"""  # noqa: S608  its parts are ours
+"""
 
 
 def words_of(text: str) -> str:
@@ -67,6 +71,9 @@ def has_more(text: str) -> bool:
 def hits(words: str) -> list[uuid.UUID] | None:
     """The ended runs that have all of these words; None when they are too many to be looked at one by one."""
     with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {HIT}", {"words": words})
+        if cursor.fetchone()[0][0]["Plan"]["Plan Rows"] > COMMON:
+            return None
         cursor.execute(HITS, {"words": words, "limit": MOST_HITS + 1})
         cursor.nextset()
         found = [row[0] for row in cursor.fetchall()]
@@ -74,18 +81,24 @@ def hits(words: str) -> list[uuid.UUID] | None:
 
 
 class Matches(Func):
-    """Whether a run has all of these words, ended or not; a condition for `filter`."""
+    """Whether a run has all of these words, ended or not; a condition for `filter`.
+
+    Taking a text apart into words takes long: only one in which the longest of them stands at all.
+    """
 
     output_field = BooleanField()
 
     def __init__(self, words: str) -> None:
-        super().__init__("args", "kwargs", "failure_message", Value(words))
+        longest = max(WORD.findall(words), key=len)
+        super().__init__("args", "kwargs", "failure_message", Value(words), Value(longest))
 
     def as_sql(self, compiler: SQLCompiler, connection: Any, **context: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
         parts = [compiler.compile(part) for part in self.source_expressions]
-        (args, _), (kwargs, _), (message, _), (words, given) = parts
-        text = WORDS.format(args=args, kwargs=kwargs, failure_message=message)
-        return f"({text} @@ to_tsquery('simple'::regconfig, {words}))", list(given)
+        (args, _), (kwargs, _), (message, _), (words, given), (longest, sought) = parts
+        columns = {"args": args, "kwargs": kwargs, "failure_message": message}
+        has_longest = f"strpos(lower({TEXT.format(**columns)}), {longest}) > 0"
+        has_all = f"{WORDS.format(**columns)} @@ to_tsquery('simple'::regconfig, {words})"
+        return f"({has_longest} AND {has_all})", [*sought, *given]
 
     def __repr__(self) -> str:
         return f"Matches({self.source_expressions[3]})"
