@@ -35,6 +35,8 @@ NOBODY = "(nobody)"
 
 LONGEST = {"task": 255, "queue": 100, "owner": 150, "cluster": 64, "about": ABOUT_LENGTH, "q": 200}
 LARGEST_ID = 2**63 - 1
+MOST_NAMED = 10
+"""The runs of so many tasks are looked for task by task."""
 NAMELESS = "What runs are about is named by its model and its key: shop.order:48213."
 UNITS = {"m": "minute", "h": "hour", "d": "day"}
 LONGEST_BACK = timedelta(days=3650)
@@ -202,7 +204,7 @@ class Finding:
     @property
     def is_common(self) -> bool:
         """Whether so many runs have what is searched for that it is looked for in one after the other."""
-        return len(self.named) > 1 or self.hits is None
+        return len(self.named) > MOST_NAMED or self.hits is None
 
     def in_state(self, state: str) -> Finding:
         """The same of another state."""

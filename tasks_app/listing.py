@@ -150,7 +150,7 @@ def ways(finding: Finding) -> list[Way]:
 
 
 def ways_of_search(finding: Finding) -> list[Way]:
-    """By id, and by words where they are rare; a task's name and a common word are looked for in run after run."""
+    """By id, by task, and by words where they are rare; a common word is looked for in run after run."""
     parts = {name: part for name, part in finding.parts.items() if name != "q"}
     if finding.is_common:
         words = finding.parts["q"]
@@ -163,8 +163,9 @@ def ways_of_search(finding: Finding) -> list[Way]:
         is_hit = Q(search.OneOf(finding.hits))
         result.append(Way(is_hit, others & besides, finding.moment, few="id"))
         besides &= ~is_hit
-    is_of_task = Q(task_path=finding.q)
-    result.append(Way(ENDED & is_of_task, others & besides, finding.moment, most=LOOKED_AT))
+    of_tasks = (ENDED & Q(task_path=path) for path in finding.named)
+    result += [Way(is_of_one, others & besides, finding.moment, most=LOOKED_AT) for is_of_one in of_tasks]
+    is_of_task = Q(task_path__in=finding.named)
     unfinished = others & (is_of_task | Q(search.Matches(finding.words)) if finding.words else is_of_task)
     if by_id:
         unfinished &= ~by_id

@@ -39,22 +39,31 @@ TEXT = (
 WORDS = f"to_tsvector('simple'::regconfig, translate({TEXT}, '{PARTING}', '{' ' * len(PARTING)}'))"
 ENDED = "status IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')"
 
+# How many runs have the rarest of the words: of each word that many runs have, PostgreSQL keeps how often that is.
+EXPECTED = """
+SELECT coalesce(min(share), 0) * (SELECT reltuples FROM pg_class WHERE oid = 'tasks_app_taskrun'::regclass)
+FROM unnest(%(patterns)s::text[]) AS asked(pattern), LATERAL (
+  SELECT coalesce(sum(often), 0) AS share
+  FROM pg_stats, unnest(most_common_elems::text::text[], most_common_elem_freqs) AS known(word, often)
+  WHERE schemaname = current_schema() AND tablename = 'run_words' AND word LIKE pattern) AS found
+"""
+
 # Bitmaps of the index and nothing else: a planner that expects many hits would rather read the whole table. With room
 # for the hits of a word that a million runs have: a bitmap that forgets which rows of a page it means has each of them
 # taken apart into words again. Sent together the statements are one transaction, where there is none around them, and
 # one round trip.
 STRICTLY = "SELECT set_config('enable_seqscan', '{on}', true), set_config('enable_indexscan', '{on}', true)"
-HIT = f"""
-SELECT id FROM tasks_app_taskrun
-WHERE {ENDED} AND {WORDS.format(args="args", kwargs="kwargs", failure_message="failure_message")}
-  @@ to_tsquery('simple'::regconfig, %(words)s)
-"""  # noqa: S608  its parts are ours
 HITS = f"""
-{STRICTLY.format(on="off")}, set_config('work_mem', '64MB', true);
-{HIT} LIMIT %(limit)s;
+{STRICTLY.format(on="off")}, set_config('work_mem', '64MB', true),
+  set_config('dumbwaiter.is_common', (({EXPECTED}) > %(common)s)::text, true)::boolean;
+SELECT id FROM tasks_app_taskrun
+WHERE NOT current_setting('dumbwaiter.is_common')::boolean
+  AND {ENDED} AND {WORDS.format(args="args", kwargs="kwargs", failure_message="failure_message")}
+    @@ to_tsquery('simple'::regconfig, %(words)s)
+LIMIT %(limit)s;
 {STRICTLY.format(on="on")};
 SET LOCAL work_mem TO DEFAULT
-"""
+"""  # noqa: S608  its parts are ours
 
 
 def words_of(text: str) -> str:
@@ -70,14 +79,13 @@ def has_more(text: str) -> bool:
 
 def hits(words: str) -> list[uuid.UUID] | None:
     """The ended runs that have all of these words; None when they are too many to be looked at one by one."""
+    patterns = [f"{word}%" if len(word) >= SHORTEST_BEGINNING else word for word in WORD.findall(words)]
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {HIT}", {"words": words})
-        if cursor.fetchone()[0][0]["Plan"]["Plan Rows"] > COMMON:
-            return None
-        cursor.execute(HITS, {"words": words, "limit": MOST_HITS + 1})
+        cursor.execute(HITS, {"words": words, "patterns": patterns, "common": COMMON, "limit": MOST_HITS + 1})
+        is_common = cursor.fetchone()[-1]
         cursor.nextset()
         found = [row[0] for row in cursor.fetchall()]
-    return found if len(found) <= MOST_HITS else None
+    return found if len(found) <= MOST_HITS and not is_common else None
 
 
 class Matches(Func):

@@ -49,7 +49,7 @@ def test_an_open_page_tells_that_the_database_is_silent_and_goes_on_when_it_is_b
 ) -> None:
     (server.folder / "qcluster.log").write_text("2026-01-01T00:00:00.000Z INFO 1 a line\n")
     server.enqueue(3)
-    context = chromium.new_context()
+    context = chromium.new_context(reduced_motion="reduce")
     page = context.new_page()
     page.goto(f"{address}{path}")
     live = page.locator("[data-poll]")
@@ -75,7 +75,7 @@ def test_a_page_that_is_asked_for_meanwhile_says_so_in_a_sentence(
     server: Server, chromium: Browser, address: str
 ) -> None:
     stop(server)
-    context = chromium.new_context()
+    context = chromium.new_context(reduced_motion="reduce")
     page = context.new_page()
 
     answer = page.goto(f"{address}/audit/")

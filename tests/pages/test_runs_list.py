@@ -16,10 +16,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from tasks_app import listing
+from tasks_app import listing, search
 from tasks_app.clock import database_now
 from tasks_app.finding import FILTERS, TABS, Finding
 from tasks_app.models import AuditEntry, Cluster, FailureGroup, SavedView, Status, TaskRun, Workflow
+from tasks_app.tasks import create_task
 from tests.pages.conftest import SITUATIONS, WORKER, RunFactory, begun
 
 pytestmark = pytest.mark.django_db
@@ -352,6 +353,30 @@ def test_a_common_word_is_looked_for_from_the_newest_on(operators_client: Client
 
     assert len(found(operators_client, "q=parcel")) == 50
     assert len(found(operators_client, "q=letter")) == 5
+
+
+def test_a_word_that_very_many_runs_are_expected_to_have_is_not_counted(
+    operators_client: Client, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("tasks_app.search.COMMON", 30)
+    many(60, status="'SUCCESSFUL'", finished_at="now()", args="'[\"parcel\"]'")
+    many(5, status="'SUCCESSFUL'", finished_at="now()", args="'[\"letter\"]'")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE tasks_app_taskrun")
+
+    assert [search.hits(search.words_of(word)) is None for word in ("parcel", "letter")] == [True, False]
+    assert len(found(operators_client, "q=parcel")) == 50
+    assert len(found(operators_client, "q=letter")) == 5
+
+
+def test_a_task_is_found_by_its_name_behind_however_many_runs_of_others(operators_client: Client) -> None:
+    many(3_000, status="'SUCCESSFUL'", finished_at="now()")
+    name = f"'{create_task.module_path}'"
+    many(1, status="'SUCCESSFUL'", finished_at="now()", task_path=name, enqueued_at="now() - interval '1 day'")
+    many(1, task_path=name, enqueued_at="now() - interval '2 days'")
+
+    assert len(found(operators_client, "q=create_task")) == 2
+    assert len(found(operators_client, "q=practice&state=successful")) == 1
 
 
 # Pages

@@ -28,6 +28,12 @@ ClusterFactory = Callable[..., "RunningProcess"]
 WebFactory = Callable[..., str]
 
 
+def pytest_configure() -> None:
+    """What runs in the background of a script ignores Ctrl-C, and so would all that is started here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class RunningProcess:
     """A process in a session of its own, with everything it forks and all that it writes."""
 
