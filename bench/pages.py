@@ -31,6 +31,7 @@ ADDRESSES = {
     "runs, ready": "/runs/?state=ready",
     "runs, one task": "/runs/?task=bench.tasks.task_7",
     "runs, a word": "/runs/?q=museum",
+    "runs, a task's name": "/runs/?q=create_task",
     "run, running": "/runs/{running}/",
     "run, ready": "/runs/{ready}/",
     "run, failed": "/runs/{failed}/",
