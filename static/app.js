@@ -183,26 +183,41 @@
     tellRetry();
   }
 
-  // What is counted beside a list is counted again after news, but not after each: counting takes a while. With that
-  // the page tells which list it has now, so that others who have the same share the count.
+  // What is counted beside a list is counted again after news, though `data-counted` seconds after the last time at the
+  // earliest, for counting takes a while; and now and then without, for a list has no news of what it leaves out.
 
-  const countPause = 5000;
-  let isCountOld = false;
-  let nextCount = 0;
+  const countsLast = Math.max(30000, every);
+  const opened = Date.now();
+  const countedAt = new WeakMap();
+  let newsAt = 0;
 
   const isCounted = (element) => element.hasAttribute("data-counted");
 
-  function countAgain() {
-    if (!isCountOld || isPaused() || Date.now() < Math.max(nextCount, nextTry)) return;
-    isCountOld = false;
-    nextCount = Date.now() + countPause;
-    for (const counted of $$("[data-counted]")) htmx.trigger(counted, "news");
+  function count(counted) {
+    countedAt.set(counted, Date.now());
+    htmx.trigger(counted, "news");
   }
 
-  document.addEventListener("htmx:configRequest", (event) => {
-    const version = event.detail.triggeringEvent?.type === "news" && $("[data-version]")?.dataset.version;
-    if (version && isCounted(event.detail.elt)) event.detail.parameters.of = version;
-  });
+  function isCountOld(counted) {
+    const at = countedAt.get(counted) ?? opened;
+    if (newsAt > at) return Date.now() >= at + 1000 * counted.dataset.counted;
+    return every > 0 && Date.now() >= at + countsLast;
+  }
+
+  // What is sorted by its counts is left alone while somebody is about to choose from it.
+  const isInHand = (counted) => counted.closest(".facets")?.matches(":hover, :focus-within");
+
+  function countAgain() {
+    if (!$("[data-poll]") || isPaused() || failures) return;
+    for (const counted of $$("[data-counted]")) {
+      if (isCountOld(counted) && counted.checkVisibility() && !isInHand(counted)) count(counted);
+    }
+  }
+
+  // What is opened is to be right, also where nothing else is asked for.
+  document.addEventListener("toggle", (event) => {
+    if (event.newState === "open") for (const counted of $$("[data-counted]", event.target)) count(counted);
+  }, true);
 
   function answered() {
     failures = 0;
@@ -253,7 +268,7 @@
   document.addEventListener("htmx:afterRequest", (event) => {
     if (isCounted(asker(event))) return;
     if (!isPoll(asker(event))) acts += 1;
-    else if (event.detail.xhr.status === 200) isCountOld = true;
+    else if (event.detail.xhr.status === 200) newsAt = Date.now();
     if (event.detail.successful) answered();
   });
 
@@ -269,7 +284,7 @@
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) pollNow();
+    if (!document.hidden && (every || failures)) pollNow();
   });
 
   // A button that is replaced between press and release is not clicked: the answer to the next poll will do.

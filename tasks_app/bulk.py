@@ -14,11 +14,12 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import OperationalError, connection, transaction
+from django.db.models.expressions import RawSQL
 from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app import powers, search, wording
+from tasks_app import powers, wording
 from tasks_app.audit import REASON_LENGTH, Actor, By, actor_of, readable
 from tasks_app.clock import database_now
 from tasks_app.deeds import DEEDS, Deed
@@ -37,6 +38,8 @@ MOST_IDS = 1_000
 MOST_COUNTED = 10_000
 COUNT_SECONDS = 0.5
 """A count that takes longer is left out: nobody waits for it."""
+COMMON_COUNTED, COMMON_COUNT_SECONDS = 500, 0.05
+"""Of a common word fewer are counted, and for less long: each run that has it is taken apart into words."""
 WORKERS_COUNT_SECONDS = 10.0
 """Nor the run itself, which has more time."""
 
@@ -207,14 +210,20 @@ def fixed(finding: Finding) -> str:
 
 
 def counted(runs: TaskRunQuerySet, most: int | None = None, seconds: float = COUNT_SECONDS) -> int | None:
-    """How many they are, up to one more than `most`; None if that is not known soon."""
+    """How many they are, up to one more than `most`; None if that is not known soon.
+
+    By an index, whichever it is: a planner that expects to find few of them would read the whole table.
+    """
     limit = str(int(seconds * 1000))
     found = runs.order_by().values("pk")
+    is_part = connection.in_atomic_block
+    settings = "SELECT set_config('statement_timeout', %s, true), set_config('enable_seqscan', %s, true)"
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [limit])
+            cursor.execute(settings, [limit, "off"])
             number = (found if most is None else found[: most + 1]).count()
-            cursor.execute("SELECT set_config('statement_timeout', '0', true)")
+            if is_part:  # of more that is done before this ends
+                cursor.execute(settings, ["0", "on"])
             return number
     except OperationalError:
         if not connection.is_usable():
@@ -222,20 +231,28 @@ def counted(runs: TaskRunQuerySet, most: int | None = None, seconds: float = COU
         return None
 
 
-def counted_of(finding: Finding, runs: TaskRunQuerySet, most: int) -> int | None:
-    """The same of what a list finds, within these runs: a rare word is looked up, not looked for in all of them."""
-    if not finding.q or finding.is_common:
-        return counted(runs, most)  # of what is common as many as are counted are soon found
+def counted_of(finding: Finding, runs: TaskRunQuerySet, most: int) -> tuple[int | None, int]:
+    """The same of what a list finds, within these runs; and up to how many were counted.
+
+    Words are looked for as far back as the list looks for them. How many have a common one further back is told only
+    if that is known at once; else they are at least as many as were seen.
+    """
+    if not finding.q:
+        return counted(runs, most), most
+    most = min(most, COMMON_COUNTED) if finding.is_common else most
     listing = Listing(finding, QueryDict(""))
     found = listing.first(None, True, most + 1)
     if found is None:
-        return 0
-    if listing.looked_to([way for way in listing.ways if way.is_bounded], None, True):
-        return None  # what waits may have it further back
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT id FROM ({found.text}) AS found", found.given)  # noqa: S608  its parts are ours
-        ids = [row[0] for row in cursor.fetchall()]
-    return counted(runs.filter(search.OneOf(ids)), most)
+        return 0, most
+    has_more = listing.looked_to([way for way in listing.ways if way.is_bounded], None, True)
+    if has_more and not finding.is_common:
+        return None, most  # what waits may have it further back
+    seen = runs.filter(pk__in=RawSQL(f"SELECT id FROM ({found.text}) AS found", found.given)).count()  # noqa: S608, S611
+    if not has_more or seen > most:
+        return seen, most
+    if (number := counted(runs, most, COMMON_COUNT_SECONDS)) is not None:
+        return number, most
+    return (seen + 1, seen) if seen else (None, most)
 
 
 # The run

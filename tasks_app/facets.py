@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from django.contrib.auth import get_user_model
 from django.db import connection
@@ -12,6 +12,7 @@ from django.http import QueryDict
 from tasks_app import wording
 from tasks_app.finding import NOBODY, STATES, TABS, Finding
 from tasks_app.listing import LOOKED_AT, SQL, TABLE, Listing, Way, condition, ways
+from tasks_app.live import digest
 from tasks_app.models import Cluster, Failure
 
 COUNTED = 10_000
@@ -40,6 +41,9 @@ TITLES = {"task": "Task", "queue": "Queue", "cluster": "Cluster", "owner": "Owne
 FOR_OPERATORS = {"cluster", "owner"}
 
 EMPTY = QueryDict("")
+Found: TypeAlias = dict[str, list[tuple[Any, int]]]
+"""Of each facet values of the table, and how many runs have each."""
+
 Value: TypeAlias = tuple[str, str, int]
 """A value as a URL has it, as a page tells it, and how many runs have it."""
 
@@ -66,6 +70,8 @@ class Choice:
     query: str
     is_chosen: bool
     count: str = ""
+    id: str = ""
+    """By which it is found again in a newer drawing, wherever it stands there."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,9 @@ def shorter(way: Way) -> Way:
     return replace(way, most=min(way.most, LOOKED_AT_FOR_COUNT)) if way.is_bounded else way
 
 
-def facets(finding: Finding, keep: str) -> list[Facet]:
-    """What the newest runs that match are of, the most common first."""
-    counted = counted_values(finding)
+def facets(finding: Finding, keep: str, found: Found | None = None) -> list[Facet]:
+    """What the newest runs that match are of, the most common first; `found` is that, where it is known already."""
+    counted = named(most_common(finding) if found is None else found)
     names = [name for name in NAMES if finding.viewer.is_staff or name not in FOR_OPERATORS]
     return [
         Facet(TITLES[name], [choice(finding, name, *each, keep) for each in values])
@@ -150,24 +156,28 @@ def facets(finding: Finding, keep: str) -> list[Facet]:
     ]
 
 
-def counted_values(finding: Finding) -> dict[str, list[Value]]:
-    """Of each facet the values as a URL has them, how they are told, and how many runs have them."""
-    counted: dict[str, list[Value]] = {name: [] for name in NAMES}
-    found = Listing(finding, EMPTY).first(None, True, LOOKED_AT)
-    if found is None:
-        return counted
+def most_common(finding: Finding) -> Found:
+    """Of each facet the most common values as the table has them, and how many runs have them."""
+    runs = Listing(finding, EMPTY).first(None, True, LOOKED_AT)
+    if runs is None:
+        return {name: [] for name in NAMES}
     with connection.cursor() as cursor:
-        cursor.execute(FACETS.format(runs=found.text), found.given)
+        cursor.execute(FACETS.format(runs=runs.text), runs.given)
         rows = cursor.fetchall()
-    values = {name: [(row[1 + at], row[-1]) for row in rows if WHICH[row[0]] == name] for at, name in enumerate(NAMES)}
-    values = {name: each[:LENGTH] for name, each in values.items()}
-    users = get_user_model()._default_manager.in_bulk([pk for pk, _ in values["owner"] if pk])
-    clusters = Cluster.objects.of_claims(text for text, _ in values["cluster"] if text)
-    for name, each in values.items():
+    found = {name: [(row[1 + at], row[-1]) for row in rows if WHICH[row[0]] == name] for at, name in enumerate(NAMES)}
+    return {name: each[:LENGTH] for name, each in found.items()}
+
+
+def named(found: Found) -> dict[str, list[Value]]:
+    """The same with the values as a URL has them, and how they are told."""
+    counted: dict[str, list[Value]] = {name: [] for name in NAMES}
+    users = get_user_model()._default_manager.in_bulk([pk for pk, _ in found["owner"] if pk])
+    clusters = Cluster.objects.of_claims(text for text, _ in found["cluster"] if text)
+    for name, each in found.items():
         for value, count in each:
             if name == "owner":
-                told = users[value].get_username() if value in users else NOBODY
-                counted[name].append((told, "Nobody" if told == NOBODY else told, count))
+                owner = users[value].get_username() if value in users else NOBODY
+                counted[name].append((owner, "Nobody" if owner == NOBODY else owner, count))
             elif value:
                 cluster = clusters.get(value) if name == "cluster" else None
                 counted[name].append((value, str(cluster) if cluster else told_of(name, value), count))
@@ -197,7 +207,8 @@ def with_chosen(finding: Finding, name: str, values: list[Value]) -> list[Value]
 def choice(finding: Finding, name: str, value: str, told: str, count: int, keep: str) -> Choice:
     is_chosen = finding.given.get(name) == value
     query = finding.changed(**{name: None if is_chosen else value})
-    return Choice(wording.visible(told), f"?{query}{keep}", is_chosen, wording.count(count))
+    shown = wording.visible(told)
+    return Choice(shown, f"?{query}{keep}", is_chosen, wording.count(count), f"facet-{digest(name, value)}")
 
 
 def spans(finding: Finding, keep: str) -> Facet:

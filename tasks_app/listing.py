@@ -224,9 +224,10 @@ class Listing:
         """What is for later begins with what is due first."""
 
         sort = query.get(SORT, "")
-        if sort and sort not in {"newest", "oldest"}:
+        self.sort = sort if sort in {"newest", "oldest"} else ""
+        if sort and not self.sort:
             self.troubles.append("Runs are sorted by newest or by oldest.")
-        self.descending = {"newest": True, "oldest": False}.get(sort, not self.is_upward)
+        self.descending = self.sort == "newest" if self.sort else not self.is_upward
         self.further, self.back = (Place.read(query.get(name, ""), uuid_of) for name in (OLDER, NEWER))
         if (query.get(OLDER) and not self.further) or (query.get(NEWER) and not self.back):
             self.troubles.append(NO_PLACE)
@@ -343,15 +344,20 @@ class Listing:
         return changed(self.query, **{SIZE: str(size), TOP: None})
 
     @property
+    def kept(self) -> dict[str, str]:
+        """What links and forms for other filters keep of this query: the order that was chosen, and the size."""
+        return {SORT: self.sort, SIZE: "" if self.size == USUAL_SIZE else str(self.size)}
+
+    @property
     def keep(self) -> str:
-        """What links to other filters keep of this query."""
-        return f"&{SIZE}={self.size}" if self.size != USUAL_SIZE else ""
+        """The same as the end of a URL."""
+        return ending(self.kept)
 
     @property
     def lasting(self) -> str:
         """What a saved view keeps of this query: its filters, its order and its size, but no place in the list."""
-        order = f"&{SORT}={'newest' if self.descending else 'oldest'}" if self.descending is self.is_upward else ""
-        return f"{self.finding.query}{order}{self.keep}".removeprefix("&")
+        order = ("newest" if self.descending else "oldest") if self.descending is self.is_upward else ""
+        return f"{self.finding.query}{ending({**self.kept, SORT: order})}".removeprefix("&")
 
     # News
 
@@ -414,6 +420,11 @@ class Listing:
                 query.pop(OLDER, None)
         query[TOP] = self.opened_at
         return query
+
+
+def ending(values: dict[str, str]) -> str:
+    """Those of them that are not empty, to be put behind a query."""
+    return "".join(f"&{name}={value}" for name, value in values.items() if value)
 
 
 def comes_before(run: TaskRun, end: Place, moment: str, descending: bool) -> bool:

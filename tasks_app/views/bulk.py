@@ -70,15 +70,15 @@ class Asked:
         self.before = min(before or now, now)
         if posted.get("before") and before != self.before:
             self.troubles.append("When the list was opened cannot be told, so all that was sent by now is meant.")
-        self.left_out, self.has_successful = "", True
+        self.left_out, self.has_successful, self.most = "", True, MOST_COUNTED
         verb = posted.get("verb", "")
         if posted.get("all"):
             finding = bulk.find(posted.get("query", ""), self.person)
             self.order = Order(verb=verb, query=bulk.fixed(finding))
             self.order.check(self.person)
             meant = self.order.runs(self.person).filter(enqueued_at__lte=self.before)
-            self.count = bulk.counted_of(finding, meant, MOST_COUNTED)
-            self.what = which(self.count, finding.sentence)
+            self.count, self.most = bulk.counted_of(finding, meant, MOST_COUNTED)
+            self.what = which(self.count, self.most, finding.sentence)
             self.has_successful = finding.state not in {"failed", "cancelled"}
         else:
             ticks = Ticks.of(posted.getlist("id"))
@@ -98,7 +98,7 @@ class Asked:
 
     @property
     def answer(self) -> str:
-        counted = "all of them" if self.count is None else wording.plural(self.count, "run", MOST_COUNTED)
+        counted = "all of them" if self.count is None else wording.plural(self.count, "run", self.most)
         return self.order.deed.button.format(counted)
 
     def send(self, form: OrderForm) -> TaskRun:
@@ -153,11 +153,11 @@ def moment(text: str) -> datetime | None:
     return found if found and found.tzinfo else None
 
 
-def which(count: int | None, sentence: str) -> str:
+def which(count: int | None, most: int, sentence: str) -> str:
     """`1 204 failed runs of resize_image`"""
     if count is None:
         return f"all {sentence}"
-    return f"{wording.count(count, MOST_COUNTED)} {sentence.replace('runs', 'run', 1) if count == 1 else sentence}"
+    return f"{wording.count(count, most)} {sentence.replace('runs', 'run', 1) if count == 1 else sentence}"
 
 
 def came_from(request: HttpRequest) -> Finding:

@@ -4,23 +4,22 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from tasks_app import board, drawn, facets, wording
+from tasks_app import board, facets, wording
 from tasks_app.access import get_run, is_operator
 from tasks_app.audit import Actor
 from tasks_app.clock import database_now
 from tasks_app.finding import SPAN, Finding
 from tasks_app.health import served_queues
 from tasks_app.listing import NEWS, SORT, TOP, Listing
-from tasks_app.live import Viewer, digest, is_poll, live, place, poll_url
+from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import BadView, SavedView, TaskRun
-from tasks_app.paging import NEWER, OLDER, SIZE, changed
+from tasks_app.paging import NEWER, OLDER, changed
 from tasks_app.powers import CANCEL, CHANGE, NEEDED, RETRY, may_steer
 
 HEADS = {
@@ -91,7 +90,7 @@ def context_of(request: HttpRequest, listing: Listing) -> dict[str, Any]:
         "views": views,
         "own_views": [view for view in views if view.owner_id == request.user.pk],
         "is_operator": is_operator(request),
-        "hidden": [(name, value) for name, value in {**finding.given, **sized(listing)}.items() if name != "q"],
+        "hidden": [(name, value) for name, value in {**finding.given, **listing.kept}.items() if name != "q" and value],
     }
 
 
@@ -101,11 +100,6 @@ def written(finding: Finding, name: str) -> str:
     if moment is None or SPAN.fullmatch(finding.given[name]):
         return ""
     return f"{timezone.localtime(moment):%Y-%m-%dT%H:%M}"
-
-
-def sized(listing: Listing) -> dict[str, str]:
-    """How many rows a page has, where that is not the usual number."""
-    return {SIZE: str(listing.size)} if listing.keep else {}
 
 
 def otherwise(listing: Listing) -> str | None:
@@ -140,41 +134,6 @@ def act(request: HttpRequest, run: TaskRun, do: str, told: str, icon: str) -> di
     _, permission = DEEDS[do]
     why = "" if may_steer(request.user, run, permission) else NEEDED[permission]
     return {"do": do, "told": told, "icon": icon, "why": why}
-
-
-@never_cache
-@require_safe
-def counts(request: HttpRequest) -> HttpResponseBase:
-    """The tabs, each with how many runs it has; for the page that has them without, and again when it has news.
-
-    News come to many pages at once. Each says of which list (`of`) it has been told, so that one count is good for all.
-    """
-    if "of" not in request.GET:
-        return counted_tabs(request)
-    key = (counts, place(request.path, request.GET), *drawn.eyes(request, is_personal=False))
-    return drawn.once(key, request, lambda: counted_tabs(request), lambda: None)
-
-
-def counted_tabs(request: HttpRequest) -> HttpResponse:
-    finding = Finding.read(request.GET, Viewer.of(request))
-    counted, listing = facets.counts(finding), Listing(finding, request.GET)
-    here = {
-        "tabs": facets.tabs(finding, listing.keep, counted),
-        "finding": finding,
-        "listing": listing,
-        "matching": counted.get(finding.state, ""),
-        "is_fragment": True,
-    }
-    return render(request, "runs/list/_tabs.html", here)
-
-
-@never_cache
-@require_safe
-def facet_counts(request: HttpRequest) -> HttpResponse:
-    """What the runs that match are of; for the page that has it not."""
-    finding = Finding.read(request.GET, Viewer.of(request))
-    keep = Listing(finding, request.GET).keep
-    return render(request, "runs/list/_facets.html", {"facets": facets.facets(finding, keep)})
 
 
 @require_POST

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 OpenPage = Callable[..., "Watched"]
 
 
+BESIDES = ("/runs/counts/", "/runs/facets/")
+"""What is counted beside a list asks for its own news, at a pace of its own."""
+
+
 def is_poll(url: str) -> bool:
-    return "seen=" in url
+    return "seen=" in url and not any(each in url for each in BESIDES)
 
 
 @dataclass

@@ -294,6 +294,12 @@ def polls_within(watched: Watched, seconds: int) -> int:
     return watched.polls - before
 
 
+HIDE = """(is) => {
+  Object.defineProperty(document, "hidden", {get: () => is, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 def comes_back(watched: Watched) -> None:
     wait_until(lambda: polls_within(watched, 1), what="the next poll")
 
@@ -302,12 +308,10 @@ def comes_back(watched: Watched) -> None:
 def test_it_asks_for_nothing_while_nobody_looks(visit: OpenCentre, path: str) -> None:
     watched = visit(path, has_clock=True)
     comes_back(watched)
-    hide = "(is) => { Object.defineProperty(document, 'hidden', {get: () => is, configurable: true});"
-    hide += " document.dispatchEvent(new Event('visibilitychange')) }"
 
-    watched.page.evaluate(hide, True)
+    watched.page.evaluate(HIDE, True)
     assert polls_within(watched, 60) == 0
-    watched.page.evaluate(hide, False)
+    watched.page.evaluate(HIDE, False)
 
     comes_back(watched)
 
@@ -325,6 +329,49 @@ def test_it_asks_for_nothing_while_rows_are_ticked_and_says_so(visit: OpenCentre
 
     comes_back(watched)
     expect(fresh).to_have_class("fresh")
+
+
+def test_tabs_are_counted_now_and_then_though_their_list_has_no_news(visit: OpenCentre, centre: Centre) -> None:
+    watched = visit("/runs/?state=cancelled", has_clock=True)
+    page, count = watched.page, watched.page.locator("#tab-failed .num")
+    expect(count).to_have_text(re.compile(r"\d"))
+    before, tab = int(count.inner_text()), page.locator("#tab-failed")
+    tab.focus()
+    tab.evaluate("tab => { window.focused = tab }")
+    made(centre.full.operator, 5, **begun(status=Status.FAILED, finished_at=4, failure="error"))
+
+    page.clock.fast_forward(35_000)
+
+    expect(count).to_have_text(str(before + 1))
+    assert page.evaluate("document.activeElement === window.focused && window.focused.isConnected")
+    asked = len(watched.requests)
+    page.locator("#facets").hover()
+    with page.expect_request("**/runs/counts/*"):
+        page.clock.fast_forward(35_000)
+    assert not [url for url in watched.requests[asked:] if "/runs/facets/" in url], "nothing moves under the hand"
+    page.locator("h1").hover()
+    with page.expect_request("**/runs/facets/*"):
+        page.clock.fast_forward(5_000)
+
+
+def test_with_refresh_off_only_what_is_opened_is_asked_for(visit: OpenCentre, centre: Centre) -> None:
+    watched = visit("/runs/?since=90d", has_clock=True, refresh=0, viewport={"width": 800, "height": 900})
+    page = watched.page
+    expect(page.locator("#tab-failed .num")).to_have_text(re.compile(r"\d"))
+    mail = page.locator("#facet-queue li", has_text="mail").locator(".num")
+    expect(mail).to_have_text(re.compile(r"\d"))
+    before, asked = int(mail.text_content() or ""), len(watched.requests)
+    made(centre.full.operator, 5, queue_name="mail")
+
+    page.evaluate(HIDE, True)
+    page.evaluate(HIDE, False)
+    page.clock.run_for(120_000)
+    page.evaluate("void 0")
+    assert watched.requests[asked:] == []
+
+    page.get_by_role("button", name="Filters").click()
+    expect(mail).to_be_visible()
+    expect(mail).to_have_text(str(before + 1))
 
 
 def test_how_often_it_asks_is_chosen_and_remembered(visit: OpenCentre, centre: Centre) -> None:

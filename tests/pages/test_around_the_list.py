@@ -6,6 +6,7 @@ import html
 import re
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,11 +14,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
-from tasks_app import drawn
+from tasks_app import drawn, live
 from tasks_app.models import SavedView
 from tests.pages.conftest import SITUATIONS, RunFactory
-from tests.pages.test_runs_list import found, ids, link, many, page
+from tests.pages.test_runs_list import HTMX, found, ids, link, many, page, poll_of
 
 pytestmark = pytest.mark.django_db
 
@@ -32,25 +34,59 @@ def all_told(text: str) -> str:
 # Counts
 
 
-def test_the_tabs_are_asked_for_again_when_there_is_news(operators_client: Client, run: RunFactory) -> None:
-    run(**SITUATIONS["failed"])
-    tabs = re.compile(r'<nav class="tabs" id="tabs"[^>]* data-counted hx-get="([^"]*)" hx-trigger="([^"]*)"')
-    asked = tabs.search(page(operators_client, "state=failed&size=25"))
-    assert asked and asked[2] == "load, news"
-
-    again = tabs.search(operators_client.get(html.unescape(asked[1])).content.decode())
-
-    assert again and again[2] == "news"
-    assert again[1] == asked[1]
-
-
-def counted(client: Client, query: str) -> tuple[str, int]:
-    """What a browser is told, and how many queries it took beside those for who asks."""
-    with CaptureQueriesContext(connection) as queries:
-        text = page(client, query, "/runs/counts/")
-    match = re.search(r'id="tab-failed".*?<span class="num">(\S+)</span>', text)
+def asks(text: str, part: str) -> tuple[str, str]:
+    """Where this part of a page asks for what is counted, and when."""
+    match = re.search(rf'id="{part}"[^>]* data-counted="\d+" hx-get="([^"]*)" hx-trigger="([^"]*)"', text)
     assert match
-    return match[1], len(queries) - 2
+    return html.unescape(match[1]), match[2]
+
+
+def counted(client: Client, part: str, query: str = "") -> str:
+    """Where this part asks for news once it was counted."""
+    address, when = asks(page(client, query), part)
+    assert when == "load, news"
+    again, when = asks(client.get(address, headers=HTMX).content.decode(), part)
+    assert when == "news"
+    assert again.startswith(f"{address}{'' if address.endswith('?') else '&'}seen=")
+    return again
+
+
+def told(client: Client, poll: str, queries: int) -> str:
+    """How many have failed, as somebody is told for whom that is news, in so many queries."""
+    with CaptureQueriesContext(connection) as captured:
+        response = client.get(poll, headers=HTMX)
+    assert (response.status_code, len(captured)) == (200, queries)
+    match = re.search(r'id="tab-failed".*?<span class="num">(\S+)</span>', response.content.decode())
+    assert match
+    return match[1]
+
+
+@pytest.mark.parametrize("part", ["tabs", "facet-counts"])
+def test_what_is_counted_tells_by_one_query_that_it_is_the_same(
+    operators_client: Client, run: RunFactory, django_assert_num_queries: DjangoAssertNumQueries, part: str
+) -> None:
+    run(queue_name="mail", **SITUATIONS["failed"])
+    poll = counted(operators_client, part, "state=failed&queue=mail&sort=oldest&size=25")
+
+    with django_assert_num_queries(1):
+        response = operators_client.get(poll, headers=HTMX)
+    assert (response.status_code, response.content) == (204, b"")
+
+    run(queue_name="mail", **SITUATIONS["failed"])
+    with CaptureQueriesContext(connection) as queries:
+        response = operators_client.get(poll, headers=HTMX)
+    assert re.findall(r'<span class="num">2</span>', response.content.decode())
+    assert sum("count(*)" in each["sql"] for each in queries) == 1, "it is not counted again to be drawn"
+
+
+def test_a_list_without_news_has_its_tabs_counted_anew(operators_client: Client, run: RunFactory) -> None:
+    """What it leaves out is news to its tabs alone."""
+    text = page(operators_client, "state=running")
+    tabs = counted(operators_client, "tabs", "state=running")
+    run(**SITUATIONS["failed"])
+
+    assert operators_client.get(poll_of(text), headers=HTMX).status_code == 204
+    assert told(operators_client, tabs, queries=3) == "1"
 
 
 @pytest.fixture
@@ -60,26 +96,76 @@ def remembering(forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("remembering")
-def test_those_who_have_the_same_list_share_a_count(operators_client: Client, run: RunFactory) -> None:
+def test_those_who_have_the_same_list_share_a_count(
+    operators_client: Client, run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     colleague = Client()
     colleague.force_login(User.objects.create_superuser("colleague"))
+    first, second = counted(operators_client, "tabs"), counted(colleague, "tabs")
+    others = counted(operators_client, "tabs", "queue=mail")
+    monkeypatch.setattr(live, "MEMORY_SECONDS", 60)
+    monkeypatch.setattr(live, "memory", {})
     run(**SITUATIONS["failed"])
-    assert counted(operators_client, "of=first") == ("1", 1)
-    run(**SITUATIONS["failed"])
+    assert told(operators_client, first, queries=3) == "1"
+    run(queue_name="mail", **SITUATIONS["failed"])
 
-    assert counted(colleague, "of=first") == ("1", 0)
-    assert counted(colleague, "of=second") == ("2", 1), "another list was told of, so it is counted anew"
-    assert counted(operators_client, "of=second&queue=mail") == ("0", 1)
-    assert counted(operators_client, "") == ("2", 1), "a page that is opened is told what is"
+    assert told(colleague, second, queries=2) == "1", "who asks a moment later is told the same"
+    assert told(operators_client, others, queries=3) == "1"
+    monkeypatch.setattr(live, "memory", {})
+    assert told(colleague, second, queries=3) == "2"
 
 
 @pytest.mark.usefixtures("remembering")
 def test_who_sees_less_is_counted_for_alone(client: Client, operators_client: Client, run: RunFactory) -> None:
+    all_of_them, own = counted(operators_client, "tabs"), counted(client, "tabs")
     run(**SITUATIONS["failed"])
     run(owner=None, **SITUATIONS["failed"])
 
-    assert counted(operators_client, "of=same")[0] == "2"
-    assert counted(client, "of=same")[0] == "1"
+    assert told(operators_client, all_of_them, queries=3) == "2"
+    assert told(client, own, queries=3) == "1"
+
+
+# Order and size
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("sort=oldest&size=25", {"sort": ["oldest"], "size": ["25"]}),
+        ("state=scheduled&sort=newest", {"sort": ["newest"]}),
+        ("state=scheduled", {}),
+        ("sort=longest&older=1-2&size=7", {}),
+    ],
+)
+def test_order_and_size_stay_with_other_filters(
+    operators_client: Client, run: RunFactory, query: str, kept: dict[str, list[str]]
+) -> None:
+    """Those that were chosen: where none was, each list begins with what it usually begins with."""
+    run(queue_name="mail", **SITUATIONS["scheduled"])
+    text = page(operators_client, f"{query}&since=30d&facets=1")
+    beside = "".join(page(operators_client, query, address) for address in ("/runs/counts/", "/runs/facets/"))
+    links = re.findall(r'<a (?:id="tab-\w+"|class="chip") href="([^"]*)"', text + beside)
+    links += re.findall(r'<a href="([^"]*)"', text.partition("<aside")[2].partition("</aside>")[0] + beside)
+    links += re.findall(r'<a class="btn btn--bare" href="([^"]*)">Clear filters', text)
+
+    assert len(links) > 20
+    for link_there in links:
+        asked = parse_qs(urlsplit(html.unescape(link_there)).query)
+        assert {name: asked[name] for name in ("sort", "size") if name in asked} == kept, link_there
+    forms = re.findall(r'<form class="(?:row|stack stack--tight)".*?</form>', text, re.DOTALL)
+    for form in forms:
+        hidden = dict(re.findall(r'<input type="hidden" name="(sort|size)" value="([^"]*)"', form))
+        assert hidden == {name: values[0] for name, values in kept.items()}
+    assert len(forms) == 2
+
+
+def test_the_other_end_of_a_list_stays_first_under_another_tab(operators_client: Client, run: RunFactory) -> None:
+    runs = [run(3600 * hours, queue_name=f"q{hours}", **SITUATIONS["failed"]) for hours in (1, 2, 3)]
+    text = page(operators_client, "sort=oldest")
+    tab = re.search(r'id="tab-failed" href="([^"]*)"', text)
+    assert tab
+
+    assert ids(page(operators_client, html.unescape(tab[1]))) == [str(each.pk) for each in reversed(runs)]
 
 
 # All that match

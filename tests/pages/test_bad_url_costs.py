@@ -122,6 +122,9 @@ SENT: dict[str, dict[str, Any]] = {
     "all that nobody has": {"all": "1", "query": "q=nowhere&state=failed"},
     "a rare word": {"all": "1", "query": "q=12345"},
     "a beginning that many rare words share": {"all": "1", "query": "q=123"},
+    "a word that all have": {"all": "1", "query": "q=parcel"},
+    "a word that none of this state has": {"all": "1", "query": "q=parcel&state=failed"},
+    "a queue that is not there, nobody's": {"all": "1", "query": "queue=nothing"},
 }
 
 

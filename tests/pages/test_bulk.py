@@ -22,6 +22,7 @@ from tasks_app.clock import database_now
 from tasks_app.engine.execution import ClaimedRun, Outcome, execute
 from tasks_app.models import AuditEntry, Cluster, Status, TaskRun
 from tests.pages.conftest import SITUATIONS, RunFactory
+from tests.pages.test_runs_list import many
 
 pytestmark = pytest.mark.django_db
 
@@ -101,6 +102,26 @@ def test_the_count_ends_somewhere(operators_client: Client, run: RunFactory, mon
     monkeypatch.setattr("tasks_app.views.bulk.MOST_COUNTED", 2)
 
     assert "Cancel 2+ failed runs?" in text_of(post(operators_client, "cancel", all="1", query="state=failed"))
+
+
+def test_of_a_common_word_so_many_are_told_as_are_soon_seen(
+    operators_client: Client, run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks_app.search.MOST_HITS", 2)
+    monkeypatch.setattr("tasks_app.listing.LOOKED_AT_FOR_WORDS", 20)
+    for _ in range(4):
+        run(**{**FAILED, "kwargs": {"kind": "parcel"}})
+    many(30, status="'CANCELLED'", finished_at="now()", kwargs='\'{"kind": "letter"}\'')
+
+    def asked(query: str) -> str:
+        return text_of(post(operators_client, "delete", all="1", query=query))
+
+    assert "Delete 4 failed runs with “parcel” for good?" in asked("state=failed&q=parcel")
+    # More than the list looks at: how many they are is told if that is soon known.
+    assert re.search(r"Delete (30|20\+) cancelled runs with “letter”", asked("state=cancelled&q=letter"))
+    assert re.search("no run is left|Delete all cancelled runs with “parcel”", asked("state=cancelled&q=parcel"))
+    monkeypatch.setattr("tasks_app.bulk.COMMON_COUNTED", 3)
+    assert "Delete 3+ failed runs with “parcel” for good?" in asked("state=failed&q=parcel")
 
 
 def test_what_was_sent_after_the_page_is_not_meant(operators_client: Client, run: RunFactory) -> None:
