@@ -24,11 +24,19 @@ FINAL = {"SUCCESSFUL", "FAILED", "CANCELLED"}
 # Runs
 
 
-def send(server: Server, task: str, *args: Any, timeout: float | None = None, attempts: int = 3) -> uuid.UUID:
-    """One run of a task of `tests.outcomes`."""
+def send(
+    server: Server,
+    task: str,
+    *args: Any,
+    timeout: float | None = None,
+    attempts: int = 3,
+    queue: str = "default",
+) -> uuid.UUID:
+    """One run of a task of `tests.outcomes`, or of the one at this path."""
     run_id = uuid.uuid4()
-    given = {"id": run_id, "task_path": f"tests.outcomes.{task}", "args": Jsonb(list(args)), "kwargs": Jsonb({})}
-    options = {"queue_name": "default", "priority": 0, "owner": None, "run_after": None}
+    path = task if "." in task else f"tests.outcomes.{task}"
+    given = {"id": run_id, "task_path": path, "args": Jsonb(list(args)), "kwargs": Jsonb({})}
+    options = {"queue_name": queue, "priority": 0, "owner": None, "run_after": None}
     with server.connect() as connection:
         connection.execute(statements.ENQUEUE, {**given, **options, "max_attempts": attempts, "timeout": timeout})
     return run_id
