@@ -52,7 +52,7 @@ LOOK = """
 WITH every AS (
   SELECT schedule.id, name, func, left(args, {long}) AS args, left(kwargs, {long}) AS kwargs, schedule_type, minutes,
     cron, repeats, next_run, cluster, schedule.xmin::text AS version, rules.xmin::text AS rules_version, time_zone,
-    missed, overlap, plan, CASE WHEN broken_version = schedule.xmin::text THEN left(error, {long}) END AS error,
+    missed, overlap, about, plan, CASE WHEN broken_version = schedule.xmin::text THEN left(error, {long}) END AS error,
     left(skipped, {long}) AS skipped, noted_at, paused_at, paused_until, paused_by_id, pause_reason,
     coalesce(CASE WHEN repeats <> 0 THEN next_run END, %(never)s) AS at
   FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id),
@@ -149,6 +149,7 @@ class Line:
     time_zone: str | None
     missed: str | None
     overlap: str | None
+    about: str | None
     plan: str | None
     error: str | None
     skipped: str | None

@@ -24,7 +24,7 @@ from tasks_app.clock import database_now
 from tasks_app.finding import Finding
 from tasks_app.health import served_queues
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
-from tasks_app.models import TaskRun
+from tasks_app.models import Status, TaskRun
 from tasks_app.portrait import Portrait
 from tasks_app.unschedule import Removal
 
@@ -84,11 +84,12 @@ class Asked:
             ticks = Ticks.of(posted.getlist("id"))
             self.order = Order(verb=verb, ids=ticks.ids)
             self.order.check(self.person)
-            found = {str(pk) for pk in self.order.runs(self.person).values_list("pk", flat=True)}
+            found = {str(pk): status for pk, status in self.order.runs(self.person).values_list("pk", "status")}
             self.order = Order(verb=verb, ids=[each for each in ticks.ids if each in found])
             self.left_out = ticks.left_out(len(ticks.ids) - len(found))
             self.count = len(found)
             self.what = wording.plural(self.count, "ticked run")
+            self.has_successful = Status.SUCCESSFUL in found.values()
         if not self.count and self.count is not None:
             raise BadOrder(f"There is nothing to do: no run is left of those. {self.left_out}".strip())
 
@@ -218,10 +219,12 @@ def order_of(run: TaskRun) -> Order | Removal | None:
 
 
 def way_back(order: Order | Removal) -> dict[str, str]:
-    """The list that it came from."""
+    """The list that it came from, and what it is there."""
     if isinstance(order, Removal):
-        return {"back": reverse("schedules"), "back_told": "Back to the schedules"}
-    return {"back": runs_url(order.back), "back_told": "Back to the runs"}
+        place = {"back": reverse("schedules"), "back_told": "Back to the schedules", "place": "Schedules"}
+        return {**place, "label": "Delete"}
+    place = {"back": runs_url(order.back), "back_told": "Back to the runs", "place": "Runs"}
+    return {**place, "label": order.deed.label}
 
 
 def told(run: TaskRun) -> str:

@@ -26,6 +26,7 @@ from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import ScheduleRules
 from tasks_app.schedule_form import PageForm, Schedule, WallClockField, call_form, title_of
 from tasks_app.signature import find_launchable, form_of, launchable
+from tasks_app.subject import subject_of
 from tasks_app.timetable import Preview
 
 PAUSES = (
@@ -106,7 +107,8 @@ def schedule(request: HttpRequest, pk: int) -> HttpResponse:
         return change(request, pk)
     line = line_of(pk)
     context = {
-        "line": line, "now": line.now, "poll": poll_url(request, digest(line.looks)), **rights(request),
+        "line": line, "subject": subject_of(line.about, request), "now": line.now,
+        "poll": poll_url(request, digest(line.looks)), **rights(request),
     }  # fmt: skip
     if is_poll(request):
         return render(request, "schedules/_one.html", context)
@@ -146,7 +148,10 @@ def change(request: HttpRequest, pk: int) -> HttpResponse:
         if done := kept(request, both, CHANGE):
             return done
     line = line_of(pk)
-    context = {"line": line, "now": line.now, "poll": poll_url(request, ""), **rights(request), **both}
+    context = {
+        "line": line, "subject": subject_of(line.about, request), "now": line.now, "poll": poll_url(request, ""),
+        **rights(request), **both,
+    }  # fmt: skip
     return render(request, "schedule.html", context, status=status_of(both))
 
 

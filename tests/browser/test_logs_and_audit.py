@@ -129,6 +129,10 @@ def test_what_somebody_did_stands_there_with_who_when_from_where_and_why(
         expect(cancelled).to_contain_text(told)
     expect(rows).to_have_count(3)
     assert watched.stayed
+    page.set_viewport_size({"width": 360, "height": 740})
+    for told in ("Cancel", "mara", "Wrong list.", "from 127.0.0.1"):
+        expect(cancelled.get_by_text(told, exact=True)).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 720})
 
     page.locator("summary", has_text="Everything done").click()
     page.get_by_role("link", name="Cancel", exact=True).click()

@@ -49,13 +49,46 @@ window.tooWide = () => {
   return [`${wide} px beyond ${innerWidth}: ${beyond.slice(0, 3).map(cut).join(" | ")}`];
 };
 
-// What an opened menu has beyond the window: on the left it could not even be scrolled to.
-window.menusBeyond = () => {
+// Words of usual length that are cut in two, because what they stand in is narrower than they are.
+window.brokenWords = (part = document.body) => {
+  const found = [];
+  const texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    range.selectNodeContents(text);
+    const { parentElement: parent } = text;
+    if (range.getClientRects().length < 2 || !isThere(parent) || getComputedStyle(parent).wordBreak === "break-all") continue;
+    for (const { 0: word, index } of text.data.matchAll(/(?<!\S)\p{L}{2,16}(?=[.,:;]?(?!\S))/gu)) {
+      range.setStart(text, index);
+      range.setEnd(text, index + word.length);
+      const lines = [...range.getClientRects()];
+      if (lines.at(-1)?.top >= lines[0]?.bottom) found.push(`${word} is broken at ${innerWidth}: ${cut(parent)}`);
+    }
+  }
+  return found;
+};
+
+// What hides a part of it: whatever scrolls or cuts off hides what is placed within.
+function isClipped(list) {
+  const { left, right, bottom } = list.getBoundingClientRect();
+  for (let each = list.offsetParent; each && each !== document.body; each = each.parentElement) {
+    const box = each.getBoundingClientRect();
+    const isOut = left < box.left - 1 || right > box.right + 1 || bottom > box.bottom + 1;
+    if (isOut && getComputedStyle(each).overflow !== "visible") return true;
+  }
+  return false;
+}
+
+// What is wrong with menus once they are open: one beyond the window on its left could not even be scrolled to.
+window.brokenMenus = () => {
   const found = [];
   for (const menu of [...document.querySelectorAll("details.menu")].filter(isThere)) {
+    const { lastElementChild: list } = menu;
     menu.open = true;
-    const { left, right } = menu.lastElementChild.getBoundingClientRect();
+    const { left, right } = list.getBoundingClientRect();
     if (left < 0 || right > innerWidth) found.push(`${Math.round(left)} to ${Math.round(right)} of ${innerWidth}: ${cut(menu)}`);
+    if (isClipped(list)) found.push(`cut off at ${innerWidth}: ${cut(menu)}`);
+    found.push(...brokenWords(list));
     menu.open = false;
   }
   return found;

@@ -16,11 +16,11 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 COLOURS = ["color-contrast", "link-in-text-block"]
 
 # What is drawn otherwise by day or by night is a colour, what is so on a narrow screen a place: each seen once.
-THEMES: tuple[tuple[Literal["light", "dark"], tuple[int, ...]], ...] = (("light", (1280,)), ("dark", (320, 375)))
+THEMES: tuple[tuple[Literal["light", "dark"], tuple[int, ...]], ...] = (("light", (720, 1280)), ("dark", (320, 360)))
 
 
 def barriers(shown: Shown) -> list[str]:
-    """What keeps people out, in either theme, and what stands beyond the edge, at any width."""
+    """What keeps people out, in either theme, and what stands beyond the edge or is broken, at any width."""
     tab = shown.tab
     tab.evaluate(AXE)
     found: list[str] = []
@@ -29,7 +29,7 @@ def barriers(shown: Shown) -> list[str]:
         for width in widths:
             tab.set_viewport_size({"width": width, "height": 900})
             if shown.page.is_ours:
-                found += tab.evaluate("[...tooWide(), ...menusBeyond()]")
+                found += tab.evaluate("[...tooWide(), ...brokenWords(), ...brokenMenus()]")
         rules = [RULES, RULES if scheme == "light" else COLOURS]
         found += [f"{scheme}: {each}" for each in tab.evaluate("(rules) => barriers(...rules)", rules)]
     return found

@@ -13,6 +13,7 @@ from django.template import Context, RequestContext, Template
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils.safestring import mark_safe
+from django_q.tasks import schedule
 
 from tasks_app.models import TaskRun
 from tests.pages.conftest import SITUATIONS, RunFactory
@@ -176,6 +177,24 @@ def test_a_run_that_is_sent_again_is_about_the_same(operators_client: Client, ru
     operators_client.post(f"/runs/{past.pk}/again/", {"once": once_of(page), "arg-type": "2"})
 
     assert TaskRun.objects.get(again_of=past).about == about(crew)
+
+
+# The page of a schedule
+
+
+def test_a_schedule_tells_what_its_runs_are_about(operators_client: Client, crew: Group) -> None:
+    made = schedule("tasks_app.tasks.practice.create_task", name="nightly", type=1, about=crew)
+    address = f"/schedules/{made.pk}/"
+
+    page = operators_client.get(address).content.decode()
+
+    assert f'<dt>About</dt><dd><a id="fact-about" href="/admin/auth/group/{crew.pk}/change/">Night crew</a>' in page
+    assert f'<a id="about-runs" href="/runs/?about=auth.group%3A{crew.pk}">All runs about it</a>' in page
+    assert ">Night crew</a>" in operators_client.post(address, {"do": "preview"}).content.decode()
+    made.rules.change(about=None)
+    news = operators_client.get(poll_of(page), headers=HTMX).content.decode()
+    assert 'id="schedule"' in news
+    assert "<dt>About</dt>" not in news
 
 
 # Lists and files

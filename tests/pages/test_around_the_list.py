@@ -261,7 +261,9 @@ def form_of_times(text: str) -> dict[str, str]:
 def test_times_are_chosen_by_a_form_that_keeps_all_else(operators_client: Client, run: RunFactory) -> None:
     hours = {hour: run(3600 * hour, queue_name="mail") for hour in (1, 3, 5)}
     run(3 * 3600)
-    form = form_of_times(page(operators_client, "state=ready&queue=mail&size=25"))
+    text = page(operators_client, "state=ready&queue=mail&size=25")
+    assert f"By the clock of {timezone.get_current_timezone_name()}." in text
+    form = form_of_times(text)
     assert form == {"state": "ready", "queue": "mail", "size": "25", "since": "", "until": ""}
 
     now = timezone.localtime()

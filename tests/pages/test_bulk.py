@@ -294,6 +294,14 @@ def test_successful_ones_are_sent_again_if_that_was_asked_for(operators_client: 
     assert told(done(sent(operators_client, "retry", [old], successful_too="on"))) == "1 run was sent once more."
 
 
+def test_successful_ones_are_offered_where_there_are_some(operators_client: Client, run: RunFactory) -> None:
+    failed, successful = run(**FAILED), run(**SITUATIONS["successful"])
+    offer = "The successful ones among them, too"
+
+    assert offer not in text_of(post(operators_client, "retry", [failed, run(**SITUATIONS["cancelled"])]))
+    assert offer in text_of(post(operators_client, "retry", [failed, successful]))
+
+
 def test_a_second_attempt_counts_what_the_first_one_did(operators_client: Client, run: RunFactory) -> None:
     """As after the death of a worker between the deed and its record."""
     for _ in range(3):
@@ -491,6 +499,8 @@ def test_the_page_tells_how_far_it_came(operators_client: Client, run: RunFactor
     TaskRun.objects.filter(pk=act.pk).update(status=Status.CANCELLED, **ended)
 
     page = page_of(operators_client, act).replace("\xa0", " ")
+    assert "Runs / Cancel" in page
+    assert "It was ended before it was done. Cancelled by mara." in page
     assert "Up to then 1 990 runs were cancelled, of 2 000 looked at; the rest is as it was." in page
 
 

@@ -392,6 +392,7 @@ def test_the_end_of_a_pause_is_told_by_the_viewers_clock(operators_client: Clien
     made = make()
     operators_client.cookies["time_zone"] = "Asia/Tokyo"
     tomorrow = (timezone.now() + timedelta(days=1)).replace(microsecond=0, second=0)
+    assert "Or until a date and time, in Asia/Tokyo" in page(operators_client)
 
     steer(operators_client, made, "pause", until=f"{tomorrow:%Y-%m-%dT%H:%M}")
 

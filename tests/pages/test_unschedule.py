@@ -53,6 +53,7 @@ def test_it_goes_after_ten_seconds_and_leaves_its_runs(
     assert '<h1 id="question">Delete: the schedule nightly</h1>' in text
     assert "Nothing has been changed yet." in text
     assert 'href="/schedules/">Back to the schedules</a>' in text
+    assert '<a id="trail" href="/schedules/">Schedules</a> / Delete</p>' in text
     assert Schedule.objects.get() == nightly
     assert timedelta() < removal().run_after - database_now() <= timedelta(seconds=10)
     assert told(done(removal())) == "The schedule nightly is deleted. Its runs stay."
