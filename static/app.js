@@ -71,6 +71,7 @@
 
   // What a person has opened or ticked since, and what htmx and this script write.
   function keeps(element, name) {
+    if (name === "tabindex") return element === document.activeElement;
     return (name === "open" && element.matches("details")) || (name === "class" && element.matches(".is-copied"));
   }
 
@@ -164,10 +165,37 @@
 
   function stale(is) {
     const banner = $("#stale");
-    for (const part of $$("[data-poll], .is-stale")) part.classList.toggle("is-stale", is);
-    for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--broken", is);
+    for (const part of $$("[data-poll], .is-stale:not(.is-over)")) part.classList.toggle("is-stale", is);
+    for (const stamp of $$(".fresh")) stamp.classList.toggle("fresh--broken", is || Boolean($(".is-over")));
     if (banner) banner.hidden = !is;
   }
+
+  // An answer that will be the same the next time: what is asked for is gone, or not for who asks. It is said once, in
+  // the sentence that the page has for it, and the part asks no more.
+
+  const isSilence = (status) => status === 0 || status >= 500 || status === 408 || status === 429;
+
+  function over(part, status) {
+    const why = status === 401 ? "out" : [403, 404, 410].includes(status) ? "gone" : "refused";
+    const says = $(`[data-over=${why}]`);
+    part.removeAttribute("data-poll");
+    part.removeAttribute("data-counted");
+    part.classList.remove("is-missed");
+    part.classList.add("is-over", "is-stale");
+    tellMissed();
+    failures = 0;
+    stale(false);
+    if (says) says.hidden = false;
+    else if (why === "out") location.reload(); // which leads to the login, where a page has no words of its own
+  }
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { status } = event.detail.xhr;
+    const part = asker(event);
+    if (!part.matches("[data-poll], [hx-trigger~=news]") || status < 400 || isSilence(status)) return;
+    event.preventDefault();
+    over(part, status);
+  });
 
   function tellRetry() {
     const says = $("#stale-retry");
@@ -275,7 +303,7 @@
   for (const trouble of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(trouble, (event) => {
       const { status } = event.detail.xhr;
-      const silent = status === 0 || status >= 500;
+      const silent = isSilence(status);
       if (silent && isPoll(asker(event))) failed();
       if (asker(event).matches("[hx-trigger~=news]")) missed(asker(event));
       const says = silent && $("[role=alert]", asker(event));
@@ -407,11 +435,18 @@
 
   const go = (key) => $(`[data-key="${CSS.escape(key)}"]`)?.click();
 
+  // Where j and k stop: at what a row is about, else at its link or its head, else at the row. The cells of a result are
+  // read, and lead nowhere.
+  const rows = () => $$("main :is(.task, tbody tr:not(:has(.task), .grid *), .log [id^=line-])").filter((row) => row.checkVisibility());
+
   function step(by) {
-    const rows = $$("main table .task, main [data-row]");
-    if (!rows.length) return;
-    const here = rows.indexOf(document.activeElement);
-    rows[here < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(here + by, 0), rows.length - 1)].focus();
+    const all = rows();
+    if (!all.length) return;
+    const here = all.findIndex((row) => (row.closest("tr, li") ?? row).contains(document.activeElement));
+    const row = all[here < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(Math.max(here + by, 0), all.length - 1)];
+    const stop = row.matches(".task") ? row : ($("a[href]", row) ?? $("th", row) ?? row);
+    if (stop.tabIndex < 0) stop.tabIndex = -1; // as an attribute, without which nothing but a control takes the focus
+    stop.focus();
   }
 
   const keys = {

@@ -55,8 +55,13 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
     def handle_no_permission(  # type: ignore[override]  # the answer is not always a redirect
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
     ) -> HttpResponseBase:
-        """A fragment cannot show a login page: htmx is told to load the whole page, which leads there."""
+        """A fragment cannot show a login page: htmx is told to load the whole page, which leads there.
+
+        Not for a poll, which nobody has asked for: its page says that one is logged out, and stays as it is.
+        """
         response = super().handle_no_permission(request, view_func)
+        if live.is_poll(request):
+            return HttpResponse(status=HTTPStatus.UNAUTHORIZED)
         if request.headers.get("HX-Request") == "true":
             return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
         return response

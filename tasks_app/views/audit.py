@@ -47,6 +47,7 @@ def audit(request: HttpRequest) -> HttpResponse:
         "trouble": asking.trouble,
         "now": database_now(),
         "poll": poll_url(request, version(request, Viewer.of(request))) if found.is_first else "",
+        "beginning": changed(request.GET, older=None, newer=None),
     }
     return render(request, "audit/_live.html" if is_poll(request) else "audit.html", context)
 

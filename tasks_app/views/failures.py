@@ -108,6 +108,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "by_most": there(request, sort="most"),
         "now": tabs.now,
         "poll": poll_url(request, digest(looks(groups.rows))) if groups.is_first else "",
+        "beginning": there(request),
     }
     return render(request, "failures/_live.html" if is_poll(request) else "failures.html", context)
 

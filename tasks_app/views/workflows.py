@@ -48,6 +48,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "trouble": asking.trouble,
         "now": database_now(),
         "poll": poll_url(request, digest(looks(found.rows))) if found.is_first else "",
+        "beginning": changed(request.GET, older=None, newer=None),
     }
     return render(request, "workflows/_live.html" if is_poll(request) else "workflows.html", context)
 

@@ -43,11 +43,15 @@ class Centre:
         context = self.chromium.new_context(**{"viewport": SIZE, "reduced_motion": "reduce", **options})
         context.set_default_timeout(15_000)
         context.add_init_script(NOTE_VIOLATIONS)
-        cookies = {"refresh": str(refresh)}
+        context.add_cookies([{"name": "refresh", "value": str(refresh), "url": self.address}])
         if who:
-            cookies["sessionid"] = session_of(User.objects.get(username=who))
-        context.add_cookies([{"name": name, "value": value, "url": self.address} for name, value in cookies.items()])
+            self.let_in(context, who)
         return context
+
+    def let_in(self, context: BrowserContext, who: str) -> None:
+        """Has this person logged in there."""
+        session = session_of(User.objects.get(username=who))
+        context.add_cookies([{"name": "sessionid", "value": session, "url": self.address}])
 
     def lead(self, tab: Tab, page: Page) -> Response:
         """To that page, in this tab; gives the answer that it came with."""

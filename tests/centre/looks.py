@@ -13,7 +13,8 @@ AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 LOOKS = Path(__file__).with_name("looks.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
-COLOURS = ["color-contrast", "link-in-text-block"]
+DARK_OR_NARROW = ["color-contrast", "link-in-text-block", "target-size"]
+"""Of what folds out of a page, by night and on a phone; all else of it was seen by day."""
 
 # What is drawn otherwise by day or by night is a colour, what is so on a narrow screen a place: each seen once.
 THEMES: tuple[tuple[Literal["light", "dark"], tuple[int, ...]], ...] = (("light", (720, 1280)), ("dark", (320, 360)))
@@ -30,7 +31,7 @@ def barriers(shown: Shown) -> list[str]:
             tab.set_viewport_size({"width": width, "height": 900})
             if shown.page.is_ours:
                 found += tab.evaluate("[...tooWide(), ...brokenWords(), ...brokenMenus()]")
-        rules = [RULES, RULES if scheme == "light" else COLOURS]
+        rules = [RULES, RULES if scheme == "light" else DARK_OR_NARROW]
         found += [f"{scheme}: {each}" for each in tab.evaluate("(rules) => barriers(...rules)", rules)]
     return found
 

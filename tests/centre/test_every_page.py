@@ -48,13 +48,16 @@ def test_it_keeps_nobody_out_in_either_theme_at_any_width_or_on_paper(shown: Sho
 
 @on(OURS)
 def test_every_live_page_is_held_to_its_news(shown: Shown) -> None:
-    """A page that polls stands in `LIVE`, says how fresh it is, and has the words for when nobody answers."""
-    parts = ("[data-poll]", "#fresh time", "#refresh button", "#stale")
-    there = [shown.tab.locator(part).count() > 0 for part in parts]
+    """A page that polls stands in `LIVE`, says how fresh it is, and has the words for when no answer comes, or no more.
 
-    if there[0]:
-        assert there == [True] * len(parts)
-    assert there[0] is (shown.page in LIVE)
+    One that does not poll offers no pace to do it at.
+    """
+    polls = shown.page in LIVE
+    for part in ("[data-poll]", "#fresh time", "#refresh button"):
+        assert (shown.tab.locator(part).count() > 0) is polls, part
+    if polls:
+        for part in ("#stale", *(f"[data-over={why}] .btn" for why in ("out", "gone", "refused"))):
+            assert shown.tab.locator(part).count() == 1, part
 
 
 @on(LIVE)
@@ -99,6 +102,36 @@ def test_it_says_the_same_without_a_script(shown: Shown, show: Show) -> None:
 
     assert len(said) >= 3
     assert said == said_without
+
+
+@on(OURS)
+def test_j_and_k_go_to_every_row(shown: Shown) -> None:
+    walked, back = shown.tab.evaluate(WALK_ROWS)
+
+    assert walked == list(range(len(walked)))
+    assert back == max(len(walked) - 2, 0 if walked else -1)
+    assert walked or shown.page.name.partition("-")[0] not in HAVE_ROWS or shown.page.name in WITHOUT_ROWS
+
+
+HAVE_ROWS = {
+    "home", "runs", "failures", "failure", "queues", "workers", "schedules", "workflows", "workflow", "stats", "logs",
+    "audit", "launch",
+}  # fmt: skip
+WITHOUT_ROWS = {"runs-none", "launch-task", "launch-forbidden"}
+
+WALK_ROWS = """() => {
+  const kinds = "table:not(.grid) > tbody > tr, .log [id^=line-], li:has(> * > .task, > * > * > .task)";
+  const rows = [...document.querySelectorAll(`main :is(${kinds})`)].filter((row) => row.checkVisibility());
+  const at = () => rows.findIndex((row) => row.contains(document.activeElement));
+  const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  document.activeElement.blur();
+  const walked = rows.map(() => (press("j"), at()));
+  press("k");
+  const back = at();
+  document.activeElement.blur();
+  scrollTo(0, 0);
+  return [walked, back];
+}"""
 
 
 @on(OURS)
@@ -163,6 +196,99 @@ def test_focus_stays_where_it_is_when_news_comes(show: Show, centre: Centre, pag
 
     assert shown.tab.evaluate("document.activeElement === window.focused && window.focused.isConnected")
     assert shown.troubles() == []
+
+
+def test_a_line_that_j_went_to_keeps_the_focus_when_news_comes(show: Show, centre: Centre) -> None:
+    shown = show(Page("logs", "/logs/?level=WARNING"))
+    for _ in range(2):
+        shown.tab.keyboard.press("j")
+    line = shown.tab.evaluate("(window.focused = document.activeElement).id")
+    assert line.startswith("line-")
+
+    something_happens(centre)
+    shown.take_news()
+
+    assert shown.tab.evaluate("document.activeElement === window.focused && window.focused.isConnected")
+
+
+def test_a_page_whose_run_is_deleted_says_so_and_asks_no_more(show: Show, centre: Centre) -> None:
+    run = made(centre.full.operator, 5, **begun())
+    shown = show(Page("run-deleted", run.get_absolute_url()))
+    tab, says = shown.tab, shown.tab.locator("[data-over=gone]")
+    TaskRun.objects.filter(pk=run.pk).update(status=Status.SUCCESSFUL, finished_at=Now())
+    TaskRun.objects.filter(pk=run.pk).delete_runs()
+
+    tab.keyboard.press("r")
+
+    expect(says).to_contain_text("This run is no longer there.")
+    expect(tab.locator("#run-live")).to_have_class(re.compile("is-stale"))
+    expect(tab.locator("#fresh .fresh")).to_have_class(re.compile("fresh--broken"))
+    asks_no_more(shown, 404)
+    says.get_by_role("link", name="All runs").click()
+    tab.wait_for_url("**/runs/")
+
+
+def test_a_page_whose_reader_has_logged_out_in_another_tab_says_so(show: Show, centre: Centre) -> None:
+    shown = show(Page("audit-paused", "/audit/?verb=pause"))
+    tab, says = shown.tab, shown.tab.locator("[data-over=out]")
+    other = tab.context.new_page()
+    other.goto(f"{centre.address}/keys/")
+    other.locator(".top__side summary").click()
+    try:
+        other.get_by_role("button", name="Log out").click()
+        other.wait_for_url("**/login/")
+        other.close()
+
+        tab.keyboard.press("r")
+
+        expect(says).to_contain_text("You have been logged out.")
+        expect(tab.locator("#audit tbody tr")).not_to_have_count(0)
+        asks_no_more(shown, 401)
+        says.get_by_role("link", name="Log in again").click()
+        tab.wait_for_url("**/login/?next=/audit/%3Fverb%3Dpause")
+    finally:
+        centre.let_in(tab.context, "mara")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "This page is not kept up to date any more."), (403, "This page is not for you to see")]
+)
+def test_a_page_that_is_refused_its_news_says_so_and_keeps_what_it_has(show: Show, status: int, said: str) -> None:
+    shown = show(Page("audit", "/audit/"))
+    tab = shown.tab
+    tab.route(is_poll, lambda route: route.fulfill(status=status, body="<section>Refused</section>"))
+
+    tab.keyboard.press("r")
+
+    expect(tab.get_by_text(said)).to_be_visible()
+    expect(tab.locator("#audit tbody tr")).not_to_have_count(0)
+    asks_no_more(shown, status)
+    tab.unroute_all()
+
+
+def test_counts_that_are_refused_are_not_asked_for_again(show: Show) -> None:
+    tab = show(Page("keys", "/keys/")).tab
+    tab.route("**/runs/counts/*", lambda route: route.fulfill(status=403))
+
+    shown = show(Page("runs", "/runs/"))
+
+    expect(tab.locator("[data-over=gone]")).to_be_visible()
+    expect(tab.locator("#facet-counts h2").first).to_be_visible()
+    expect(tab.locator("#missed")).to_be_hidden()
+    tab.evaluate("document.querySelector('#missed-now').click()")
+    tab.evaluate("void 0")
+    assert sum("/runs/counts/" in url for url in shown.watched.requests) == 1
+    tab.unroute_all()
+
+
+def asks_no_more(shown: Shown, status: int) -> None:
+    """However often it is told to; and all that the console has is the browser's word of the one answer."""
+    for _ in range(3):
+        shown.tab.keyboard.press("r")
+    shown.tab.evaluate("void 0")  # what it asked for was told before this is answered
+    assert shown.watched.polls == 1
+    (trouble,) = shown.troubles()
+    assert trouble.startswith(f"Failed to load resource: the server responded with a status of {status}")
 
 
 def test_a_tab_keeps_the_focus_when_its_count_arrives(visit: OpenCentre, centre: Centre) -> None:
@@ -254,7 +380,7 @@ def test_the_slash_goes_to_the_search_and_the_question_mark_to_the_keys(visit: O
 
 def test_j_and_k_go_from_row_to_row_and_enter_opens_one(visit: OpenCentre) -> None:
     page = visit("/").page
-    rows = page.locator("main table .task")
+    rows = page.locator("main .task:visible")
     focused = "document.activeElement.textContent"
 
     page.keyboard.press("j")

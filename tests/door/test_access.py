@@ -64,9 +64,15 @@ def test_a_stranger_is_sent_to_the_login(name: str, method: str) -> None:
 
 
 def test_a_fragment_tells_htmx_to_load_the_page_that_leads_to_the_login() -> None:
-    response = Client().get("/?seen=x", headers={"HX-Request": "true"})
+    response = Client().get("/", headers={"HX-Request": "true"})
 
     assert (response.status_code, response["HX-Refresh"], response.content) == (401, "true", b"")
+
+
+def test_a_poll_leaves_its_page_to_say_that_one_is_logged_out() -> None:
+    response = Client().get("/?seen=x", headers={"HX-Request": "true"})
+
+    assert (response.status_code, response.has_header("HX-Refresh"), response.content) == (401, False, b"")
 
 
 def test_the_admin_has_its_own_login() -> None:
