@@ -345,7 +345,9 @@
 
   // Somebody has done something from this page, so there is news.
   document.addEventListener("changed", () => {
+    const left = document.activeElement?.closest("details.menu[open]");
     closeMenus();
+    if (left) $("summary", left).focus();
     pollNow();
   });
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from django.contrib.auth import get_user_model
 from django.db import connection
+from django.db.models import Q
 from django.http import QueryDict
 
 from tasks_app import wording
+from tasks_app.choosing import Known, Others, others
 from tasks_app.finding import NOBODY, STATES, TABS, Finding
 from tasks_app.listing import LOOKED_AT, SQL, TABLE, Listing, Way, condition, ways
 from tasks_app.live import digest
-from tasks_app.models import Cluster, Failure
+from tasks_app.models import Failure
 
 COUNTED = 10_000
 """Counts go no further."""
@@ -78,6 +79,9 @@ class Choice:
 class Facet:
     title: str
     choices: list[Choice]
+    others: Others | None = None
+    note: str = ""
+    """What is to be known of the counts, said above the first one."""
 
 
 def tabs(finding: Finding, keep: str, counts: dict[str, str] | None = None) -> list[Tab]:
@@ -147,12 +151,21 @@ def shorter(way: Way) -> Way:
 
 def facets(finding: Finding, keep: str, found: Found | None = None) -> list[Facet]:
     """What the newest runs that match are of, the most common first; `found` is that, where it is known already."""
-    counted = named(most_common(finding) if found is None else found)
+    if found is None:
+        found = most_common(finding)
+    known = Known.look(beyond(finding, found), [pk for pk, _ in found["owner"]], [text for text, _ in found["cluster"]])
+    counted = named(found, known)
     names = [name for name in NAMES if finding.viewer.is_staff or name not in FOR_OPERATORS]
+    shown = {name: values for name in names if (values := with_chosen(finding, name, counted[name]))}
+    note = f"Counted among the {which(finding)} alone; there are more." if known.is_cut else ""
     return [
-        Facet(TITLES[name], [choice(finding, name, *each, keep) for each in values])
-        for name in names
-        if (values := with_chosen(finding, name, counted[name]))
+        Facet(
+            TITLES[name],
+            [choice(finding, name, *each, keep) for each in values],
+            others(finding, name, {value: told for value, told, _ in values}, known, keep),
+            "" if place else note,
+        )
+        for place, (name, values) in enumerate(shown.items())
     ]
 
 
@@ -168,19 +181,37 @@ def most_common(finding: Finding) -> Found:
     return {name: each[:LENGTH] for name, each in found.items()}
 
 
-def named(found: Found) -> dict[str, list[Value]]:
+def beyond(finding: Finding, found: Found) -> list[SQL]:
+    """What finds a row where not all runs were counted: because they are too many, or were not looked for further."""
+    listing = Listing(finding, EMPTY)
+    ends = [end for way in listing.ways if way.is_bounded and (end := way.end(Q(), listing.descending))]
+    # Every run has a queue and a task. Where those are all listed, their counts tell how many runs there are.
+    wholes = [found[name] for name in ("queue", "task") if len(found[name]) < LENGTH]
+    if not wholes or sum(count for _, count in wholes[0]) >= LOOKED_AT:
+        runs = listing.first(None, True, LOOKED_AT + 1)
+        if runs:
+            ends.append(SQL(f"SELECT FROM ({runs.text}) AS run OFFSET {LOOKED_AT}", runs.given))
+    return ends
+
+
+def which(finding: Finding) -> str:
+    """Those that are counted where not all are."""
+    listing = Listing(finding, EMPTY)
+    number = "" if any(way.is_bounded for way in listing.ways) else f" {wording.count(LOOKED_AT)}"
+    return f"{'newest' if listing.descending else 'next'}{number}"
+
+
+def named(found: Found, known: Known) -> dict[str, list[Value]]:
     """The same with the values as a URL has them, and how they are told."""
     counted: dict[str, list[Value]] = {name: [] for name in NAMES}
-    users = get_user_model()._default_manager.in_bulk([pk for pk, _ in found["owner"] if pk])
-    clusters = Cluster.objects.of_claims(text for text, _ in found["cluster"] if text)
     for name, each in found.items():
         for value, count in each:
             if name == "owner":
-                owner = users[value].get_username() if value in users else NOBODY
+                owner = known.owners.get(value, NOBODY)
                 counted[name].append((owner, "Nobody" if owner == NOBODY else owner, count))
             elif value:
-                cluster = clusters.get(value) if name == "cluster" else None
-                counted[name].append((value, str(cluster) if cluster else told_of(name, value), count))
+                told = known.values["cluster"].get(value) if name == "cluster" else None
+                counted[name].append((value, told or told_of(name, value), count))
     return counted
 
 

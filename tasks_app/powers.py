@@ -27,6 +27,9 @@ NEEDED = {
     CHANGE: "That needs the permission to change runs.",
 }
 
+ASKS_FIRST = "It is not cancelled yet: a worker has it by now, or steps of a workflow wait for it. Cancel asks first."
+"""Said where it was cancelled unasked, from a page that did not know."""
+
 
 class Reach(Enum):
     """To whose runs somebody may do a thing."""

@@ -469,6 +469,13 @@ class TaskRun(models.Model):
     def worker(self) -> str:
         return worker_label(self.claimed_by)
 
+    @property
+    def loses_by_cancel(self) -> bool:
+        """Whether to cancel it takes away what no retry brings back: work that a worker has, steps that wait for it."""
+        if self.is_finished or self.cancel_requested_at:
+            return False
+        return bool(self.claimed_by or self.workflow_id)
+
     # Verbs
 
     def cancel(self, why: str = "", *, by: By = None) -> bool:

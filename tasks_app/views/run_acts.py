@@ -17,12 +17,13 @@ from tasks_app import bulk
 from tasks_app.access import get_run
 from tasks_app.asking import reason_of
 from tasks_app.audit import Actor
+from tasks_app.bulk_forms import RunAtForm
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import QUEUE_NAME_LENGTH
-from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY, may_steer
+from tasks_app.powers import ASKS_FIRST, CANCEL, CHANGE, DELETE, RETRY, may_steer
 from tasks_app.views.htmx import HtmxRequest
 
-RUN_NOW = "run-now"
+RUN_NOW, RUN_AT = "run-now", "run-at"
 WRONG_PRIORITY = "A priority is a whole number, -100 to 100."
 UNFINISHED = "Only what has ended can be deleted. Cancel it first."
 FORBIDDEN = "You may not {} this run: that takes an operator with the permission to {} runs."
@@ -47,6 +48,9 @@ def cancel(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
     run = get_run(request, pk)
     if not may_steer(request.user, run, CANCEL):
         return refused(request, run, "cancel")
+    if run.loses_by_cancel and not request.POST.get("sure"):
+        messages.error(request, ASKS_FIRST)
+        return HttpResponseClientRefresh() if request.htmx else redirect(run)
     run.cancel(reason_of(request), by=Actor.of(request))
     return done(request, run)
 
@@ -67,13 +71,14 @@ def retry(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
 
 @require_POST
 def change(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
-    """Another priority or queue, or its time now, for a run that no worker has taken."""
+    """Another priority or queue, or its time, for a run that no worker has taken."""
     run = get_run(request, pk)
     if not may_steer(request.user, run, CHANGE):
         return refused(request, run, "change")
-    if request.POST.get("do", "") not in {"", RUN_NOW}:
-        return wrong(request, run, "A run that waits is given a priority or a queue, or is run now.")
-    form = ChangeForm(request.POST)
+    do = request.POST.get("do", "")
+    if do not in {"", RUN_NOW, RUN_AT}:
+        return wrong(request, run, "A run that waits is given a priority, a queue or a time, or is run now.")
+    form = RunAtForm(request.POST) if do == RUN_AT else ChangeForm(request.POST)
     if not form.is_valid():
         return wrong(request, run, " ".join(str(each[0]) for each in form.errors.values()))
     try:
@@ -83,13 +88,17 @@ def change(request: HtmxRequest, pk: uuid.UUID) -> HttpResponse:
     run.refresh_from_db(fields=["status", "claimed_by"])
     if not changed and (run.status != Status.READY or run.claimed_by):
         return wrong(request, run, "It was too late: a worker has it, or it has ended.")
+    if not changed and do == RUN_AT and form.cleaned_data["run_after"] != run.run_after:
+        return wrong(request, run, "That time is over, and it is due already.")
     return done(request, run)
 
 
-def changes(request: HtmxRequest, run: TaskRun, form: ChangeForm) -> bool:
+def changes(request: HtmxRequest, run: TaskRun, form: forms.Form) -> bool:
     by, cleaned = Actor.of(request), form.cleaned_data
     if request.POST.get("do") == RUN_NOW:
         return run.run_at(by=by)
+    if request.POST.get("do") == RUN_AT:
+        return run.run_at(cleaned["run_after"], by=by)
     changed = False
     if cleaned["priority"] is not None and cleaned["priority"] != run.priority:
         changed |= run.set_priority(cleaned["priority"], by=by)

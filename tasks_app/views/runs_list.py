@@ -20,7 +20,7 @@ from tasks_app.listing import NEWS, SORT, TOP, Listing
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import BadView, SavedView, TaskRun
 from tasks_app.paging import NEWER, OLDER, changed
-from tasks_app.powers import CANCEL, CHANGE, NEEDED, RETRY, may_steer
+from tasks_app.powers import ASKS_FIRST, CANCEL, CHANGE, NEEDED, RETRY, may_steer
 
 HEADS = {
     "": ("Status", "Progress and result"),
@@ -83,7 +83,7 @@ def context_of(request: HttpRequest, listing: Listing) -> dict[str, Any]:
     return context | {
         "tabs": facets.tabs(finding, keep),
         "spans": facets.spans(finding, keep),
-        "facets": facets.facets(finding, keep) if "facets" in request.GET else None,
+        "facets": facets.facets(finding, keep, facets.most_common(finding)) if "facets" in request.GET else None,
         "chips": finding.chips(keep),
         "here": here,
         "dates": {"since": written(finding, "since"), "until": written(finding, "until")},
@@ -127,6 +127,8 @@ def button(request: HttpRequest, run: TaskRun) -> dict[str, str]:
         return act(request, run, "now", "Run now", "send")
     if run.cancel_requested_at:
         return {"do": "cancel", "told": "Cancelling…", "icon": "close", "why": "Its worker was told to stop it."}
+    if run.loses_by_cancel:
+        return {**act(request, run, "stop", "Cancel", "close"), "ask": "yes"}
     return act(request, run, "cancel", "Cancel", "close")
 
 
@@ -148,12 +150,19 @@ def steer(request: HttpRequest) -> HttpResponse:
     if not may_steer(request.user, run, permission):
         messages.error(request, NEEDED[permission])
         return back(request)
+    if do == "cancel" and run.loses_by_cancel:
+        messages.error(request, ASKS_FIRST)
+        return HttpResponseRedirect(run.get_absolute_url())
     told = deed(request, run)
     messages.success(request, told) if told else messages.error(request, f"{run} has changed meanwhile: look again.")
     return back(request)
 
 
 def cancel(request: HttpRequest, run: TaskRun) -> str:
+    return f"{run} is cancelled. Retry sends it once more." if run.cancel(by=Actor.of(request)) else ""
+
+
+def stop(request: HttpRequest, run: TaskRun) -> str:
     return f"{run} is cancelled, or will be in a moment." if run.cancel(by=Actor.of(request)) else ""
 
 
@@ -168,6 +177,7 @@ def now(request: HttpRequest, run: TaskRun) -> str:
 
 DEEDS = {
     "cancel": (cancel, CANCEL),
+    "stop": (stop, CANCEL),
     "retry": (retry, RETRY),
     "now": (now, CHANGE),
 }

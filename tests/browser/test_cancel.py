@@ -37,7 +37,10 @@ def test_a_running_one_is_cancelled_from_its_page(
     page = watched.page
     expect(page.locator("#run-title .status--running")).to_be_visible()
 
-    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.locator("#cancel-run").click()
+    expect(page.locator("#cancel-ask")).to_contain_text("What it has done so far is not taken back")
+    assert TaskRun.objects.get().cancel_requested_at is None
+    page.get_by_role("button", name="Cancel it").click()
 
     expect(page.locator("#run-title .status--cancelled")).to_be_visible()
     expect(page.locator("#run-why")).to_contain_text("Cancelled by a guest.")
@@ -86,6 +89,7 @@ def test_a_press_counts_however_long_it_takes(web: WebFactory, qcluster: Cluster
 
     wait_until(is_refreshed, what="polls while it is pressed")
     page.mouse.up()
+    page.get_by_role("button", name="Cancel it").click()
 
     expect(page.locator("#run-title .status--cancelled")).to_be_visible()
     assert watched.trouble == []
@@ -110,6 +114,24 @@ def test_it_needs_no_javascript(web: WebFactory, open_page: OpenPage) -> None:
     page = watched.page
 
     page.locator("#cancel-run").press("Enter")
+
+    expect(page.locator("#run-title .status--cancelled")).to_be_visible()
+    assert watched.trouble == []
+
+
+def test_it_asks_without_javascript_too(web: WebFactory, qcluster: ClusterFactory, open_page: OpenPage) -> None:
+    qcluster(**SLOW)
+    watched = open_a_long_one(open_page, web(OPEN_ACCESS=1, **SLOW), java_script_enabled=False)
+    page = watched.page
+    wait_until(lambda: TaskRun.objects.get().status == Status.RUNNING, what="its start")
+    page.goto(f"{watched.address}/runs/")
+
+    page.locator("table.runs tbody summary", has_text="Cancel").press("Enter")
+    page.get_by_role("button", name="Cancel it").press("Enter")
+
+    expect(page.get_by_text("is cancelled, or will be in a moment.")).to_be_visible()
+    wait_until(lambda: TaskRun.objects.get().status == Status.CANCELLED, what="its end")
+    page.locator("table.runs").get_by_role("link", name="create_task").click()
 
     expect(page.locator("#run-title .status--cancelled")).to_be_visible()
     assert watched.trouble == []

@@ -118,7 +118,7 @@ def test_what_somebody_did_stands_there_with_who_when_from_where_and_why(
     other.page.locator("#practice").get_by_role("button", name="Long").click()
     other.page.locator("#runs-rows").get_by_role("link", name="create_task").click()
     expect(other.page.locator("#run-title .status--running")).to_be_visible()
-    other.page.get_by_label("Cancel and say why").click()
+    other.page.locator("#cancel-run").click()
     other.page.get_by_role("textbox", name="Why").fill("Wrong list.")
     other.page.get_by_role("button", name="Cancel it").click()
     expect(other.page.locator("#run-title .status--cancelled")).to_be_visible()

@@ -31,7 +31,7 @@ def test_they_fit_on_a_phone(visit: OpenCentre, centre: Centre, run: str, told: 
     actions = page.locator("#run-actions")
 
     for name in told:
-        expect(actions.locator(":is(a, button):visible", has_text=name).first).to_be_visible()
+        expect(actions.locator(":is(a, button, summary):visible", has_text=name).first).to_be_visible()
     expect(actions.locator("#run-more summary")).to_be_visible()
     assert page.evaluate(LINES) == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

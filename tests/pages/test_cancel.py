@@ -13,12 +13,16 @@ from django.test import Client
 from tasks_app.clock import database_now
 from tasks_app.models import AuditEntry, Status, TaskRun
 from tasks_app.wording import clock_seconds
+from tasks_app.workflows import PREVIOUS, chain
+from tests.flows import adds
 from tests.pages.conftest import SITUATIONS, RunFactory
 from tests.pages.test_run_page import HTMX, page_of, poll_of
 
 WAITING = ("ready", "scheduled", "retrying")
 HELD = ("claimed", "running")
 ENDED = ("successful", "failed", "cancelled")
+SURE = {"sure": "1"}
+"""What the button sends by which a question is answered."""
 
 
 def address_of(run: TaskRun) -> str:
@@ -26,7 +30,7 @@ def address_of(run: TaskRun) -> str:
 
 
 def button_of(page: str) -> str:
-    found = re.search(r'<button [^>]*id="cancel-run".*?</button>', page)
+    found = re.search(r'<(button|summary) [^>]*id="cancel-run".*?</\1>', page)
     assert found
     return found[0]
 
@@ -53,7 +57,7 @@ def test_a_waiting_run_is_cancelled_at_once(client: Client, run: RunFactory, sta
 def test_one_that_a_worker_holds_is_being_cancelled(client: Client, run: RunFactory, state: str) -> None:
     unwanted = run(**SITUATIONS[state])
 
-    client.post(address_of(unwanted))
+    client.post(address_of(unwanted), SURE)
 
     was = unwanted.status
     unwanted.refresh_from_db()
@@ -66,10 +70,69 @@ def test_one_that_a_worker_holds_is_being_cancelled(client: Client, run: RunFact
     assert "It is being cancelled.</b> web-1, worker 2 was told to stop it." in page
 
 
+@pytest.mark.parametrize("state", HELD)
+def test_what_a_worker_holds_is_asked_first(client: Client, run: RunFactory, state: str) -> None:
+    unwanted = run(**SITUATIONS[state])
+
+    page = " ".join(page_of(client, unwanted).split())
+
+    assert button_of(page).startswith("<summary")
+    assert f"Stop create_task {unwanted.short_id} in the middle?" in page
+    assert ("It is 60&nbsp;% done." in page) is (state == "running")
+    assert "What it has done so far is not taken back, and no result comes of it." in page
+    assert re.findall(r'<button [^>]*form="cancel"[^>]*>', page) == [
+        '<button class="btn btn--harm" id="cancel-said" type="submit" form="cancel" name="sure" value="1">'
+    ]
+
+
+@pytest.mark.parametrize("state", WAITING)
+def test_what_nobody_has_begun_goes_at_once_and_how_it_comes_back_is_told(
+    client: Client, run: RunFactory, state: str
+) -> None:
+    unwanted = run(**SITUATIONS[state])
+
+    page = page_of(client, unwanted)
+
+    assert button_of(page).startswith("<button")
+    assert "nothing is lost, and Retry sends it once more." in page
+    client.post(address_of(unwanted))
+    assert 'id="retry-run" form="retry"' in page_of(client, unwanted)
+
+
+def test_a_step_of_a_workflow_is_asked_first(client: Client, mara: User) -> None:
+    chain(adds.step(1), adds.step(PREVIOUS, 1)).enqueue(owner=mara)
+    first, second = TaskRun.objects.order_by("step")
+
+    for step, said in ((first, "as a run of its own that no step waits for"), (second, "It cannot be sent once more")):
+        page = page_of(client, step)
+        assert button_of(page).startswith("<summary")
+        assert "It is a step of a workflow: steps that have not begun may end with it." in page
+        assert said in page
+        client.post(address_of(step))
+    assert TaskRun.objects.ready().count() == 2
+
+
+@pytest.mark.parametrize("state", HELD)
+def test_from_a_page_that_did_not_know_nothing_is_cancelled_unasked(
+    client: Client, run: RunFactory, state: str
+) -> None:
+    taken = run(**SITUATIONS[state])
+
+    asked = client.post(address_of(taken), follow=True)
+    open_page = client.post(address_of(taken), headers=HTMX)
+
+    assert asked.redirect_chain == [(f"/runs/{taken.pk}/", 302)]
+    assert "It is not cancelled yet: a worker has it by now" in asked.content.decode()
+    assert open_page["HX-Refresh"] == "true"
+    taken.refresh_from_db()
+    assert taken.cancel_requested_at is None
+    assert not AuditEntry.objects.exists()
+
+
 def test_the_first_wish_counts(client: Client, operators_client: Client, run: RunFactory) -> None:
     unwanted = run(**SITUATIONS["running"])
 
-    operators_client.post(address_of(unwanted))
+    operators_client.post(address_of(unwanted), SURE)
     client.post(address_of(unwanted))
 
     unwanted.refresh_from_db()
@@ -157,7 +220,7 @@ def test_the_wish_is_news_to_a_page_that_is_open(client: Client, run: RunFactory
     address = poll_of(page_of(client, shown))
     assert client.get(address, headers=HTMX).status_code == 204
 
-    client.post(address_of(shown))
+    client.post(address_of(shown), SURE)
 
     assert "Cancelling…" in client.get(address, headers=HTMX).content.decode()
 
@@ -188,7 +251,7 @@ def test_a_reason_stands_on_its_page_and_in_the_audit(client: Client, run: RunFa
     field = re.search(r'<input [^>]*id="cancel-why"[^>]*>', page_of(client, unwanted))
     assert field and ' form="cancel"' in field[0] and ' maxlength="500"' in field[0]
 
-    client.post(address_of(unwanted), {"why": " The list was\0 wrong "})
+    client.post(address_of(unwanted), {**SURE, "why": " The list was\0 wrong "})
 
     unwanted.refresh_from_db()
     assert unwanted.failure_message == "Cancelled by mara: The list was wrong."

@@ -8,7 +8,7 @@ import math
 import re
 import uuid
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -686,7 +686,8 @@ def test_a_failed_run_is_retried_and_the_browser_goes_there(client: Client, run:
 
 def test_one_that_waits_is_given_priority_queue_and_time(operators_client: Client, run: RunFactory) -> None:
     shown = run(**SITUATIONS["scheduled"])
-    assert 'id="run-now"' in page_of(operators_client, shown)
+    page = page_of(operators_client, shown)
+    assert 'type="submit" form="change" id="run-now" name="do"' in page  # in so many words, for htmx
     address = f"/runs/{shown.pk}/change/"
 
     operators_client.post(address, {"priority": "9", "queue": "slow"})
@@ -698,9 +699,51 @@ def test_one_that_waits_is_given_priority_queue_and_time(operators_client: Clien
     assert set(AuditEntry.objects.values_list("verb", flat=True)) == {"set priority", "move", "run at"}
 
 
+def test_one_that_waits_is_given_a_time_by_the_viewers_clock(operators_client: Client, run: RunFactory) -> None:
+    operators_client.cookies["time_zone"] = "Asia/Tokyo"
+    shown = run()
+    page = page_of(operators_client, shown)
+    assert "Not before, in Asia/Tokyo" in page
+    assert re.search(r'<input [^>]*form="run-at"[^>]*name="run_after"', page)
+    assert re.search(r'<form id="run-at" method="post" action="/runs/[^"]*/change/".*?name="do" value="run-at">', page)
+
+    operators_client.post(f"/runs/{shown.pk}/change/", {"do": "run-at", "run_after": "2040-03-12T14:30"})
+
+    shown.refresh_from_db()
+    assert shown.run_after == datetime(2040, 3, 12, 5, 30, tzinfo=UTC)
+    entry = AuditEntry.objects.get()
+    assert (entry.verb, entry.runs, entry.details) == ("run at", [shown.pk], {"run_after": "2040-03-12T05:30:00+00:00"})
+    assert "Its time has not come." in page_of(operators_client, shown)
+
+
+def test_a_time_that_is_over_is_now_for_what_is_not_due_yet(operators_client: Client, run: RunFactory) -> None:
+    shown = run(**SITUATIONS["scheduled"])
+
+    operators_client.post(f"/runs/{shown.pk}/change/", {"do": "run-at", "run_after": "2001-03-12T14:30"})
+
+    shown.refresh_from_db()
+    assert database_now() - timedelta(minutes=1) < shown.run_after <= database_now()
+
+
+@pytest.mark.parametrize("state", ["claimed", "running", "failed"])
+def test_one_that_a_worker_has_is_given_no_time(operators_client: Client, run: RunFactory, state: str) -> None:
+    shown = run(**SITUATIONS[state])
+    assert 'id="run-at-time"' not in page_of(operators_client, shown)
+    given = {"do": "run-at", "run_after": "2040-03-12T14:30"}
+
+    page = operators_client.post(f"/runs/{shown.pk}/change/", given, follow=True).content.decode()
+
+    assert "It was too late: a worker has it, or it has ended." in page
+    assert TaskRun.objects.get(pk=shown.pk).run_after == shown.run_after
+
+
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
+        ({"do": "run-at"}, "Choose a day and a time."),
+        ({"do": "run-at", "run_after": "25:61"}, "That is no time: write 2026-03-12 14:30."),
+        ({"do": "run-at", "run_after": "9999-12-31T23:59"}, "That moment is further away than any calendar reaches."),
+        ({"do": "run-at", "run_after": "2001-01-01T00:00"}, "That time is over, and it is due already."),
         ({"priority": "101"}, "A priority is a whole number, -100 to 100."),
         ({"priority": "x"}, "A priority is a whole number, -100 to 100."),
         ({"queue": "q" * 101}, "A queue&#x27;s name has at most 100 characters."),

@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from tasks_app import listing, search
+from tasks_app.catalog import task_paths
 from tasks_app.clock import database_now
 from tasks_app.finding import FILTERS, TABS, Finding
 from tasks_app.models import AuditEntry, Cluster, FailureGroup, SavedView, Status, TaskRun, Workflow
@@ -513,6 +514,71 @@ def test_facets_are_links_that_toggle(operators_client: Client, run: RunFactory,
     assert "Owner" in page(operators_client, "facets=1")
 
 
+def test_values_beyond_the_first_can_be_chosen(
+    operators_client: Client, run: RunFactory, mara: User, cluster: Cluster, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(12):
+        for _ in range(1 if number == 11 else 2):
+            run(task_path=f"shop.tasks.t{number}", queue_name=f"q{number}", owner=mara)
+    TaskRun.objects.filter(task_path="shop.tasks.t0").update(owner=None)
+    paths = task_paths()
+
+    with django_assert_max_num_queries(10):
+        page(operators_client, "size=25&facets=1")
+    with django_assert_max_num_queries(4):
+        text = page(operators_client, "state=ready&size=25", "/runs/facets/")
+
+    assert ">t11</span>" not in text and ">q11</span>" not in text
+    assert options(text, "queue") >= {"", "default", "q11"}
+    assert options(text, "task") >= {"", *paths}
+    assert options(text, "cluster") == set()  # of a list that shows them all there is nothing more to choose
+    form = form_of(text, "queue")
+    assert 'action="/runs/"' in form and "<button" in form
+    assert re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', form) == [("state", "ready"), ("size", "25")]
+    assert len(found(operators_client, "state=ready&size=25&queue=q11")) == 1
+    assert 'name="owner"' in form_of(text, "owner")
+    assert len(found(operators_client, "owner=mara&task=shop.tasks.t1")) == 2
+
+
+def test_what_is_chosen_stays_chosen_and_another_can_be(operators_client: Client, run: RunFactory) -> None:
+    run(), run(queue_name="mail")
+    text = page(operators_client, "queue=mail&task=tasks_app.tasks.practice.create_task", "/runs/facets/")
+
+    assert '<option value="mail" selected>mail</option>' in form_of(text, "queue")
+    assert '<option value="default">default</option>' in form_of(text, "queue")
+    assert 'name="task" value="tasks_app.tasks.practice.create_task"' in form_of(text, "queue")
+    assert 'name="queue" value="mail"' in form_of(text, "task")
+
+
+def test_only_operators_choose_clusters_and_owners(client: Client, run: RunFactory, cluster: Cluster) -> None:
+    run(), run(queue_name="mail")
+    text = page(client, "", "/runs/facets/")
+
+    assert "default on web-1" not in text
+    assert not re.search(r'name="(owner|cluster)"', text)
+
+
+@pytest.mark.parametrize("query", ["", "state=ready", "queue=default"])
+def test_counts_of_a_part_of_the_runs_say_so(operators_client: Client, monkeypatch: Any, query: str) -> None:
+    for module in ("facets", "listing"):
+        monkeypatch.setattr(f"tasks_app.{module}.LOOKED_AT", 20)
+    many(19)
+    assert "Counted among" not in page(operators_client, query, "/runs/facets/")
+    many(2)
+    text = page(operators_client, query, "/runs/facets/")
+    assert text.count("Counted among the newest") == 1
+    assert "alone; there are more." in text
+
+
+def form_of(text: str, name: str) -> str:
+    matched = re.search(rf'<details class="dates" id="others-{name}">.*?</details>', text, re.DOTALL)
+    return matched[0] if matched else ""
+
+
+def options(text: str, name: str) -> set[str]:
+    return set(re.findall(r'<option value="([^"]*)"', form_of(text, name)))
+
+
 def test_what_is_filtered_by_can_be_let_go_of_though_nothing_matches(operators_client: Client) -> None:
     text = page(operators_client, "queue=none", "/runs/facets/")
     assert '<a href="?" aria-current="true"><span>none' in text
@@ -627,6 +693,34 @@ def test_a_run_is_cancelled_retried_and_run_now(client: Client, operators_client
     assert set(AuditEntry.objects.values_list("verb", flat=True)) == {"cancel", "retry", "run at"}
     assert "has changed meanwhile" in steer(client, cancel=str(ready.pk))
     assert "can be cancelled, retried, and run now" in steer(client, burn=str(ready.pk))
+
+
+@pytest.mark.parametrize("situation", ["claimed", "running", "waiting"])
+def test_a_row_asks_before_anything_is_lost(client: Client, run: RunFactory, situation: str) -> None:
+    one, ready = run(**SITUATIONS[situation]), run()
+
+    text = " ".join(page(client).split())
+
+    assert f'name="cancel" value="{ready.pk}"' in text
+    assert f'name="cancel" value="{one.pk}"' not in text
+    assert re.search(rf'<summary [^>]*id="do-{one.pk}">Cancel<', text)
+    question = "before it begins?" if situation == "waiting" else "in the middle?"
+    assert f"{one} {question}" in text
+    assert f'form="one" name="stop" value="{one.pk}">Cancel it<' in text
+    assert "is cancelled, or will be in a moment." in steer(client, stop=str(one.pk))
+    one.refresh_from_db()
+    assert one.cancel_requested_at
+
+
+def test_what_a_worker_took_meanwhile_is_not_cancelled_unasked(client: Client, run: RunFactory) -> None:
+    taken = run(**SITUATIONS["running"])
+
+    response = client.post("/runs/steer/", {"cancel": str(taken.pk)}, follow=True)
+
+    assert response.redirect_chain == [(f"/runs/{taken.pk}/", 302)]
+    assert "It is not cancelled yet" in response.content.decode()
+    taken.refresh_from_db()
+    assert taken.cancel_requested_at is None
 
 
 def test_a_verb_on_the_run_of_another_needs_its_permission(
