@@ -44,8 +44,9 @@ ENDED = Q(status__in=FINISHED)
 # All that a row shows, and of values without bound only the beginning. Of what was tried before only while it counts.
 COLUMNS = f"""
 id, task_path, queue_name, priority, status, claimed_by, attempt, max_attempts, progress, run_after, enqueued_at,
-claimed_at, started_at, finished_at, cancel_requested_at, is_waiting, limit_key, failure, owner_id, workflow_id, previous,
-left(failure_message, 500) AS failure_message, CASE WHEN status = 'READY' THEN attempts ELSE '[]' END AS attempts,
+claimed_at, started_at, finished_at, cancel_requested_at, is_waiting, limit_key, failure, owner_id, workflow_id,
+previous, left(failure_message, 500) AS failure_message,
+CASE WHEN status = 'READY' THEN attempts ELSE '[]' END AS attempts,
 left(args::text, {PREVIEW}) AS args_preview, left(kwargs::text, {PREVIEW}) AS kwargs_preview,
 left(return_value::text, {PREVIEW}) AS return_value_preview, progress::text AS progress_text,
 statement_timestamp() AS read_at

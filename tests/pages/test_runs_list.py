@@ -698,6 +698,9 @@ def test_a_run_is_cancelled_retried_and_run_now(client: Client, operators_client
 @pytest.mark.parametrize("situation", ["claimed", "running", "waiting"])
 def test_a_row_asks_before_anything_is_lost(client: Client, run: RunFactory, situation: str) -> None:
     one, ready = run(**SITUATIONS[situation]), run()
+    if situation == "waiting":
+        flow = Workflow.objects.create(name="w", size=2, shape=[0], enqueued_at=database_now())
+        TaskRun.objects.filter(pk=one.pk).update(workflow=flow)
 
     text = " ".join(page(client).split())
 
