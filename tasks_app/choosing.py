@@ -108,6 +108,7 @@ def others(finding: Finding, name: str, shown: dict[str, str], known: Known, kee
     """
     chosen = finding.given.get(name, "")
     every = {**known.values.get(name, {}), **shown}
+    every = {value: told for value, told in every.items() if value.isprintable()}  # as `finding` reads it
     if name == "owner":
         every = {}
         if not (chosen or known.is_cut or len(shown) > 1):
