@@ -80,6 +80,8 @@ class Outcome:
     """Seconds until the next attempt, for a failure that is not the end of the run."""
     is_unknown: bool = False
     """This worker's code does not have the task: perhaps another's has, so this was no attempt."""
+    ending: str = ""
+    """What `statements.FINISH` takes about it, as JSON, once it is known."""
 
     @property
     def seconds(self) -> float:

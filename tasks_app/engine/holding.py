@@ -57,6 +57,17 @@ class Holding:
         except IndexError:
             return None
 
+    def add(self, run: ClaimedRun, outcome: Outcome) -> None:
+        """An execution has ended. Until the database has it, it is kept beyond this process too.
+
+        What there is no room for is recorded before another run may begin.
+        """
+        if not outcome.is_unknown:
+            outcome.ending = json.dumps(ending_of(run, outcome))
+            if not self.slot.keep(outcome.ending.encode()):
+                self.give_up_rest()
+        self.done.append((run, outcome))
+
     def give_up_rest(self) -> None:
         """Runs not yet begun are for other workers: they go back at the next settling, uncharged."""
         while run := self.next():
@@ -152,6 +163,7 @@ class Holding:
                     said = error.diag.message_primary or str(error)
                     outcome.fail(Failure.ERROR, f"The result cannot be stored: {said}.")
                     outcome.progress, outcome.retry_in = None, None
+                    outcome.ending = json.dumps(ending_of(run, outcome))
                     taken = connection.execute(statements.FINISH, self._endings([(run, outcome)])).fetchone()
                 self._tell(connection, run, outcome, taken=taken is not None)
                 self.slot.count(self.ended_here, self.failed_here)
@@ -168,7 +180,7 @@ class Holding:
 
     def _endings(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, str]:
         """As one JSON text, in which what is not told stays away: a list a column would cost four times as much."""
-        return {"me": self.me, "done": json.dumps([ending_of(run, outcome) for run, outcome in done])}
+        return {"me": self.me, "done": f"[{','.join(outcome.ending for _, outcome in done)}]"}
 
     def _unknown(self, done: list[tuple[ClaimedRun, Outcome]]) -> dict[str, object]:
         return {

@@ -207,12 +207,16 @@ class Link:
         return row[0], row[2]
 
     def take_back(self, gone: Lost) -> bool:
-        """Retry or fail what a dead worker had begun, give back the rest; answers whether there was any."""
+        """Record what a dead worker had ended, retry or fail what it had begun, give back the rest.
+
+        Answers whether there was any to be run again.
+        """
         held = {**statements.holder(gone.claimed_by), "begun": gone.begun, "but": gone.begun}
         died = {"reason": "worker_lost", "message": gone.sentence}
         overtime = {"reason": "timed_out", "message": "It went on past its limit, so its process was ended."}
         lost = []
         end_sessions(self.db, gone.claimed_by)
+        self.record(gone)
         with self.db.transaction():
             if gone.overtime:
                 query = {**held, **overtime, "begun": [gone.overtime]}
@@ -223,6 +227,24 @@ class Link:
             outcome = "tried again" if status == "READY" else status
             logger.error("run %s of %s lost its worker: %s", run_id, task_path, outcome)
         return bool(lost or given_back)
+
+    def record(self, gone: Lost) -> None:
+        """What its runs had ended with before it died: of what the database has already, it changes nothing."""
+        if gone.kept and not self._finish(gone, gone.kept):
+            for ending in gone.kept:
+                self._finish(gone, [ending])
+
+    def _finish(self, gone: Lost, endings: list[bytes]) -> bool:
+        """False when there is one among them that the database can never take."""
+        done = f"[{','.join(ending.decode() for ending in endings)}]"
+        try:
+            taken = self.db.execute(statements.FINISH, {"me": gone.claimed_by, "done": done}).fetchall()
+        except psycopg.DataError as error:
+            logger.error("an ending of a dead worker's run is refused: %s", error.diag.message_primary or error)
+            return False
+        for (run_id,) in taken:
+            logger.warning("run %s had ended before its worker died: recorded", run_id)
+        return True
 
     def held_by_nobody(self, alive: list[str]) -> list[Lost]:
         """Holders of runs that are no more: their claims came true after they had died or were declared lost.
@@ -275,13 +297,16 @@ class Link:
             self.connection.close()
             self.connection = None
 
-    def sign_off(self, lost: Sequence[Lost], begun: list[uuid.UUID]) -> None:
+    def sign_off(self, lost: Sequence[Lost], cut_short: Sequence[Lost]) -> None:
         """Take back from the dead, give back what the stopped workers held, uncharged, and say that it is gone."""
+        begun = [run_id for stopped in cut_short for run_id in stopped.begun or ()]
         held = {**statements.holder(self.short_id, whole_cluster=True), "but": [], "begun": begun}
         try:
             for gone in lost:
                 self.take_back(gone)
             end_sessions(self.db, self.short_id)
+            for stopped in cut_short:
+                self.record(stopped)
             with self.db.transaction():
                 for run_id, *_ in self.db.execute(statements.GIVE_BACK, held).fetchall():
                     logger.warning("run %s given back: its worker was stopped before it ended", run_id)

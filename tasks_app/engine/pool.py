@@ -68,6 +68,8 @@ class Lost:
     """None when nobody knows."""
     sentence: str
     overtime: uuid.UUID | None = None
+    kept: list[bytes] = field(default_factory=list)
+    """What runs of it ended with that the database may not have; the rest of `begun` died with it."""
 
 
 class Pool:
@@ -319,7 +321,7 @@ class Pool:
             child.channel.close()
             how = child.killed_because or process.exit_code(status)
             said = f"The process that ran it died ({how})."
-            lost.append(Lost(child.number, child.claimed_by, child.slot.begun, said, child.overtime))
+            lost.append(Lost(child.number, child.claimed_by, child.slot.begun, said, child.overtime, child.slot.kept))
             if not (self.is_closing or (child.leaving and status == 0)):
                 logger.error("worker %d died (%s), starting another", child.number, how)
                 if time.monotonic() - child.born < STILLBORN_SECONDS:
@@ -340,6 +342,8 @@ class Pool:
         for pid in list(self.children):
             os.waitpid(pid, 0)
         children = self.children.values()
-        lost = [Lost(child.number, child.claimed_by, child.slot.begun, said) for child in children]
+        lost = [
+            Lost(child.number, child.claimed_by, child.slot.begun, said, kept=child.slot.kept) for child in children
+        ]
         self.children.clear()
         return lost

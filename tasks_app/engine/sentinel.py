@@ -75,7 +75,7 @@ class Sentinel:
         self.lost: list[Lost] = []
         """Workers that died: what they held is taken back as soon as the database answers."""
         self.stopping_since: float | None = None
-        self.cut_short: list[uuid.UUID] = []
+        self.cut_short: list[Lost] = []
         """The runs that were at hand when the grace period was over."""
         self.grace: float = settings.STOP_GRACE_SECONDS
         self.due_at = float("inf")
@@ -101,7 +101,9 @@ class Sentinel:
         # A sentinel before this one may have died with this cluster's id: its workers are dead, their runs are not.
         said = "The sentinel of its cluster died, and its worker with it."
         slots = enumerate(self.slots, 1)
-        self.lost += [Lost(number, slot.holder, slot.begun, said) for number, slot in slots if slot.holder]
+        self.lost += [
+            Lost(number, slot.holder, slot.begun, said, kept=slot.kept) for number, slot in slots if slot.holder
+        ]
         self._talk_to_database()
         self.pool.fill(self.lost)
         self.next_beat = 0.0  # there are workers now: tell
@@ -167,8 +169,7 @@ class Sentinel:
             logger.warning(
                 "still at work after %g s, and ended: %d of the workers", self.grace, len(self.pool.children)
             )
-            ended = self.pool.kill("It was stopped.")
-            self.cut_short = [run_id for lost in ended for run_id in lost.begun or ()]
+            self.cut_short = self.pool.kill("It was stopped.")
         return not self.pool.children
 
     # The database

@@ -1,4 +1,4 @@
-"""Memory that workers share with their sentinel: which runs each has begun, for after its death, without a lock."""
+"""Memory that workers share with their sentinel: what each has begun and ended, for after its death, without a lock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from collections.abc import Iterator
 BATCH = 100
 """The most runs that a worker holds at once."""
 
+KEPT_BYTES = 64 * 1024
+"""Room for what the runs of a batch ended with; memory that is never written is none."""
+
 CLAIMING = 2**32 - 1
 """Instead of how many runs a batch has: its claim is under way."""
 
@@ -22,7 +25,7 @@ LEASE = struct.Struct("<d")
 TAKEN = struct.Struct("<II")
 TALLY = struct.Struct("<QQ")
 BEFORE_IDS = COUNT.size + DEADLINE.size + 16 + TAKEN.size + COUNT.size + DEADLINE.size + TALLY.size
-SIZE = HOLDER_BYTES + BEFORE_IDS + 16 * BATCH
+SIZE = HOLDER_BYTES + BEFORE_IDS + 16 * BATCH + COUNT.size + KEPT_BYTES
 
 
 class Slots:
@@ -68,7 +71,8 @@ class Slot:
         self._opens_at = self._revoked_at + COUNT.size
         self._tally_at = self._opens_at + DEADLINE.size
         self._ids_at = self._tally_at + TALLY.size
-        self._begun = 0
+        self._kept_at = self._ids_at + 16 * BATCH
+        self._begun = self._kept = 0
         self._batch = 0
 
     def take(self, holder: str) -> None:
@@ -96,8 +100,24 @@ class Slot:
 
     def settle(self) -> None:
         """The database has the results of all that had begun."""
-        self._begun = 0
+        self._begun = self._kept = 0
+        COUNT.pack_into(self._memory, self._kept_at, 0)
         COUNT.pack_into(self._memory, self._count_at, 0)
+
+    def keep(self, ending: bytes) -> bool:
+        """What a run ended with, for the sentinel to record should the next one take this process with it.
+
+        Answers whether there was room for it. Its length is counted last, so a reader finds it whole or not at all.
+        """
+        end = self._kept + COUNT.size + len(ending)
+        if end > KEPT_BYTES:
+            return False
+        at = self._kept_at + COUNT.size + self._kept
+        COUNT.pack_into(self._memory, at, len(ending))
+        self._memory[at + COUNT.size : at + COUNT.size + len(ending)] = ending
+        self._kept = end
+        COUNT.pack_into(self._memory, self._kept_at, end)
+        return True
 
     def claiming(self) -> None:
         """Another batch is asked for: from now on the database may have runs for this worker that it does not know."""
@@ -195,6 +215,17 @@ class Slot:
     @property
     def holder(self) -> str:
         return self._memory[self._start : self._count_at].rstrip(b"\0").decode(errors="replace")
+
+    @property
+    def kept(self) -> list[bytes]:
+        """What was kept since the database took results last; it may have some of it already."""
+        found, at = [], self._kept_at + COUNT.size
+        end = at + min(COUNT.unpack_from(self._memory, self._kept_at)[0], KEPT_BYTES)
+        while at < end:
+            (length,) = COUNT.unpack_from(self._memory, at)
+            at += COUNT.size + length
+            found.append(self._memory[at - length : at])
+        return found
 
     @property
     def begun(self) -> list[uuid.UUID]:

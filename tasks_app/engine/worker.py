@@ -280,7 +280,7 @@ class Worker:
         outcome.progress = self.reporter.end()
         if outcome.is_unknown:
             self._stands_back_until = time.monotonic() + STAND_BACK[0]
-        self.holding.done.append((run, outcome))
+        self.holding.add(run, outcome)
 
     def announce(self, run: ClaimedRun) -> None:
         """In the log and in what ps shows. One of a batch only when it turns out long, by the reporter: a short one has

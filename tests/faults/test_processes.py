@@ -156,7 +156,7 @@ def test_a_stop_with_a_sixty_second_task_is_bounded(server: Server, signum: sign
 
 
 def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> None:
-    """Its batch goes back as it was; only the run at hand, and those whose results went with it, are losses."""
+    """Its batch goes back as it was; only the run at hand is a loss."""
     cluster = server.qcluster(WORKERS=1)
     server.enqueue(2_000)
     wait_until(lambda: len(server.executions()) > 200, what="full batches")
@@ -167,9 +167,44 @@ def test_what_a_killed_worker_had_not_begun_is_not_charged(server: Server) -> No
     server.wait_until_all_final()
     charged = [run for run in server.runs() if run["attempts"]]
     assert_every_second_execution_is_explained(server, 2_000)
-    assert len(charged) <= 100
+    assert len(charged) <= 1
     assert all(server.executions()[run["args"][1]] >= 1 for run in charged)
     assert psutil.pid_exists(cluster.pid)
+
+
+def test_what_had_ended_before_another_run_killed_its_worker_is_recorded(server: Server) -> None:
+    """Also when nobody has room for it: what is too long to be kept is recorded before the next run may begin."""
+    long = "x" * 80_000
+    for number in range(48):
+        send(server, "writes_ledger", str(server.ledger), number, attempts=1)
+        if number % 12 == 11:
+            send(server, "succeeds", long, attempts=1)
+            send(server, "succeeds", attempts=1)
+            send(server, "dies_at_once", attempts=1)
+
+    cluster = server.qcluster(WORKERS=1)
+    server.wait_until_all_final()
+
+    ended = [run for run in server.runs() if not run["task_path"].endswith("dies_at_once")]
+    assert {(run["status"], run["attempt"]) for run in ended} == {("SUCCESSFUL", 1)}
+    assert server.executions() == Counter(range(48))
+    assert {len(run["return_value"]["args"]) for run in ended if run["task_path"].endswith("succeeds")} == {0, 1}
+    assert "had ended before its worker died: recorded" in cluster.output
+
+
+def test_what_had_ended_before_its_sentinel_and_worker_died_is_recorded(server: Server) -> None:
+    cluster = server.qcluster(WORKERS=1)
+    server.enqueue(2_000)
+    wait_until(lambda: len(server.executions()) > 200, what="full batches")
+    (worker,), (sentinel,) = cluster.titled("worker"), cluster.titled("sentinel")
+    worker.suspend()
+    sentinel.suspend()
+    worker.kill()
+    end(sentinel)
+
+    server.wait_until_all_final()
+    assert_every_second_execution_is_explained(server, 2_000)
+    assert len([run for run in server.runs() if run["attempts"]]) <= 1
 
 
 @pytest.mark.parametrize("task", ["never_leaves_c", "ignores_sigterm"])
