@@ -306,8 +306,11 @@
       const silent = isSilence(status);
       if (silent && isPoll(asker(event))) failed();
       if (asker(event).matches("[hx-trigger~=news]")) missed(asker(event));
-      const says = silent && $("[role=alert]", asker(event));
-      if (says) says.textContent = "That did not arrive: the server does not answer. Try it again in a moment.";
+      const says = (silent || (status === 403 && !isPoll(asker(event)))) && $("[role=alert]", asker(event));
+      if (!says) return;
+      says.textContent = silent
+        ? "That did not arrive: the server does not answer. Try it again in a moment."
+        : "That was not sent: you have been logged in or out elsewhere. Load the page again and send it once more.";
     });
   }
 

@@ -8,8 +8,10 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.signals import user_logged_out
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import rotate_token
 
 from config.env import is_loopback
 from tasks_app.models import TaskRun, TaskRunQuerySet
@@ -57,6 +59,16 @@ def operators_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpR
         return view(request, *args, **kwargs)
 
     return guarded
+
+
+def forget_forms_at_logout() -> None:
+    """What was opened as somebody is not sent as nobody: where a guest may send too, it would go out in no name."""
+    user_logged_out.connect(_forget_forms, dispatch_uid="tasks_app.forget_forms")
+
+
+def _forget_forms(request: HttpRequest | None, **told: Any) -> None:
+    if request is not None:
+        rotate_token(request)  # as a login does, too
 
 
 def owner_of(request: HttpRequest) -> Any:

@@ -29,6 +29,7 @@ from tasks_app.kinds import BadText
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import TASK_PATH_LENGTH
 from tasks_app.steering import LAUNCH
+from tasks_app.takers import warning_for
 from tasks_app.tasks import create_task
 from tasks_app.wanted import REFUSALS, Wanted, told
 
@@ -63,6 +64,9 @@ def door(*methods: str) -> Callable[[View], View]:
             if request.method not in methods:
                 allowed = ", ".join(methods)
                 return error(HTTPStatus.METHOD_NOT_ALLOWED, f"This address takes {allowed}.", Allow=allowed)
+            # A token that is none opens nothing, not even what is open: who tries one out wants to know.
+            if gives_token(request) and not has_token(request):
+                return error(HTTPStatus.UNAUTHORIZED, "That token is not known here.", **{"WWW-Authenticate": "Bearer"})
             if not (has_token(request) or is_open_to(request) or request.user.is_authenticated):
                 sentence = "Log in, or send a token as `Authorization: Bearer …`."
                 return error(HTTPStatus.UNAUTHORIZED, sentence, **{"WWW-Authenticate": "Bearer"})
@@ -77,6 +81,11 @@ def door(*methods: str) -> Callable[[View], View]:
         return guarded
 
     return wrap
+
+
+def gives_token(request: HttpRequest) -> bool:
+    """True for a request with a bearer token, whether it is one of ours or not."""
+    return request.headers.get("Authorization", "").partition(" ")[0].lower() == "bearer"
 
 
 def has_token(request: HttpRequest) -> bool:
@@ -121,15 +130,17 @@ def run(request: HttpRequest) -> HttpResponse:
         if not (may_all or is_for_tokens(wanted.path)):
             sentence = f"A token may not send {told(wanted.path)}: API_TOKENS_MAY_LAUNCH does not name it."
             return error(HTTPStatus.FORBIDDEN, sentence)
-        return taken(wanted.send(owner_of(request), request.headers.get("Idempotency-Key")))
+        sent = wanted.send(owner_of(request), request.headers.get("Idempotency-Key"))
     except REFUSALS as problem:
         return error(HTTPStatus.UNPROCESSABLE_ENTITY, str(problem))
+    return taken(sent, warning_for(sent))
 
 
-def taken(run: TaskRun) -> JsonResponse:
+def taken(run: TaskRun, warning: str = "") -> JsonResponse:
     """The answer for a run, which may be one that was sent before."""
     replayed = {"Idempotent-Replayed": "true"} if run.was_standing else {}
-    return JsonResponse({"task_id": str(run.pk)}, status=HTTPStatus.CREATED, headers=replayed)
+    body = {"task_id": str(run.pk), **({"warning": warning} if warning else {})}
+    return JsonResponse(body, status=HTTPStatus.CREATED, headers=replayed)
 
 
 def is_for_tokens(path: str) -> bool:

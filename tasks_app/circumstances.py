@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection
 
 from tasks_app.health import PLAIN
+from tasks_app.takers import IS_EMPTY, TAKES
 
 COUNTED = 1_000
 """A place in line is told up to here."""
@@ -29,7 +30,7 @@ SELECT statement_timestamp(), run.xmin::text || run.ctid::text, run.status, run.
         AND priority > run.priority AND run_after <= statement_timestamp() LIMIT {COUNTED + 1}) AS higher)
       + (SELECT count(*) FROM (SELECT FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = run.queue_name
         AND priority = run.priority AND (run_after, id) < (run.run_after, run.id) LIMIT {COUNTED + 1}) AS sooner) END,
-  taking.clusters, taking.quiet, taking.workers, taking.busy,
+  taking.clusters, taking.quiet, taking.empty, taking.workers, taking.busy,
   queue.xmin::text || queue.ctid::text, task.xmin::text || task.ctid::text,
   CASE WHEN queue.max_running IS NOT NULL THEN ({HELD} AND queue_name = run.queue_name) END,
   CASE WHEN task.max_running IS NOT NULL THEN ({HELD} AND task_path = run.task_path) END
@@ -37,10 +38,10 @@ FROM tasks_app_taskrun AS run
 LEFT JOIN tasks_app_queue AS queue ON queue.name = run.queue_name AND {UNHELD}
 LEFT JOIN tasks_app_tasklimit AS task ON task.key = run.task_path AND {UNHELD},
 LATERAL (
-  SELECT count(*) FILTER (WHERE desired_state = 'run') AS clusters,
-    count(*) FILTER (WHERE desired_state <> 'run') AS quiet,
-    coalesce(sum(workers) FILTER (WHERE desired_state = 'run'), 0) AS workers,
-    coalesce(sum(busy) FILTER (WHERE desired_state = 'run'), 0) AS busy
+  SELECT count(*) FILTER (WHERE {TAKES}) AS clusters,
+    count(*) FILTER (WHERE desired_state <> 'run') AS quiet, count(*) FILTER (WHERE {IS_EMPTY}) AS empty,
+    coalesce(sum(workers) FILTER (WHERE {TAKES}), 0) AS workers,
+    coalesce(sum(busy) FILTER (WHERE {TAKES}), 0) AS busy
   FROM tasks_app_cluster AS cluster
   WHERE stopped_at IS NULL AND lost_at IS NULL
     AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)
@@ -66,6 +67,8 @@ class Circumstances:
     """How many live ones take from its queue."""
     quiet: int
     """How many more would, but were asked to be quiet or to stop."""
+    empty: int
+    """And how many would, but keep no worker."""
     workers: int
     busy: int
     queue_policy: str | None

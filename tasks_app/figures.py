@@ -15,7 +15,7 @@ from tasks_app.charts import Bars, Column, Line, Lines
 from tasks_app.links import runs_url
 from tasks_app.models import FailureGroup, FailureStat, TaskRun
 from tasks_app.models.histogram import unpacked
-from tasks_app.stats import EPOCH, Bar, Course, Sums, Window, floor, quantiles
+from tasks_app.stats import EPOCH, Bar, Course, Sums, Window, bounded, floor
 
 KINDS = (("f-failed", "Failed"), ("f-cancelled", "Cancelled"), ("f-successful", "Successful"))
 
@@ -63,11 +63,11 @@ class Row:
 
     @cached_property
     def waits(self) -> dict[str, float | None]:
-        return told_parts(self.sums.waits)
+        return told_waits(self.sums)
 
     @cached_property
     def runs(self) -> dict[str, float | None]:
-        return told_parts(self.sums.lengths)
+        return told_lengths(self.sums)
 
     @property
     def failed_told(self) -> str:
@@ -82,8 +82,16 @@ PARTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 """The quantiles that are told."""
 
 
-def told_parts(histogram: int) -> dict[str, float | None]:
-    return dict(zip(PARTS, quantiles(unpacked(histogram), PARTS.values()), strict=True))
+def told_waits(sums: Sums) -> dict[str, float | None]:
+    return told_parts(sums.waits, sums.waited)
+
+
+def told_lengths(sums: Sums) -> dict[str, float | None]:
+    return told_parts(sums.lengths, sums.ran)
+
+
+def told_parts(histogram: int, spent: float) -> dict[str, float | None]:
+    return dict(zip(PARTS, bounded(unpacked(histogram), spent, PARTS.values()), strict=True))
 
 
 SORTS: dict[str, Callable[[Row], float]] = {
@@ -149,11 +157,11 @@ class Figures:
 
     @cached_property
     def wait(self) -> dict[str, float | None]:
-        return told_parts(self.whole.waits)
+        return told_waits(self.whole)
 
     @cached_property
     def run(self) -> dict[str, float | None]:
-        return told_parts(self.whole.lengths)
+        return told_lengths(self.whole)
 
     @property
     def wait_before(self) -> float | None:
@@ -197,6 +205,8 @@ class Figures:
         said = f"Between {least} and {most} runs {self.pace}"
         if least == most:
             said = f"{wording.plural(max(counts), 'run')} {self.pace}"
+        if not max(counts) and self.whole.count:  # the last bar, which is not over, has all of them
+            said = f"{wording.plural(self.whole.count, 'run')}, all since {self.labels[-1]}"
         if self.rise:
             return f"{said}; failures rose {self.told_at(self.label(self.rise.at))}."
         return f"{said}; {'no rise of failures' if self.whole.failed else 'none failed'}."
@@ -234,7 +244,7 @@ class Figures:
     @cached_property
     def run_lines(self) -> Lines:
         return self.lines(
-            lambda sums: sums.lengths,
+            told_lengths,
             lambda half, at, most: (
                 f"Half of all runs take up to {half}; the slowest twentieth took longest {at}, {most} and more."
             ),
@@ -243,16 +253,16 @@ class Figures:
     @cached_property
     def wait_lines(self) -> Lines:
         return self.lines(
-            lambda sums: sums.waits,
+            told_waits,
             lambda half, at, most: (
                 f"Half of all runs start within {half}; the last twentieth waited longest {at}, {most} and more."
             ),
         )
 
-    def lines(self, histogram_of: Callable[[Sums], int], say: Callable[[str, str, str], str]) -> Lines:
-        found = [told_parts(histogram_of(bar.sums)) for bar in self.course.bars]
+    def lines(self, parts_of: Callable[[Sums], dict[str, float | None]], say: Callable[[str, str, str], str]) -> Lines:
+        found = [parts_of(bar.sums) for bar in self.course.bars]
         lines = [Line(f"l-{name}", name, [parts[name] for parts in found]) for name in PARTS]
-        half = told_parts(histogram_of(self.whole))["p50"]
+        half = parts_of(self.whole)["p50"]
         tops = [(value, label) for value, label in zip(lines[1].values, self.labels, strict=True) if value is not None]
         if half is None or not tops:
             return Lines.of(lines, self.labels, self.axis, "No worker took anything that ended in this time.")

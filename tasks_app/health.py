@@ -11,6 +11,7 @@ from django.db.models import Count, Min
 from tasks_app import wording
 from tasks_app.models import Cluster, TaskRunQuerySet
 from tasks_app.policies import Paused
+from tasks_app.takers import Takers, start_command
 
 COUNTED = 1000
 """Counts go no further: more is told as `1 000+`, so that a long queue costs no more than a short one."""
@@ -48,7 +49,7 @@ def waiting_queues() -> list[str]:
 
 def served_queues() -> frozenset[str]:
     """The names of the queues from which a live worker takes."""
-    return frozenset(queue for cluster in Cluster.objects.alive() for queue in cluster.queues)
+    return frozenset(queue for cluster in Cluster.objects.taking() for queue in cluster.queues)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,15 @@ class Stranded:
 
     queue: str
     line: Line
+    takers: Takers
+
+    @property
+    def head(self) -> str:
+        return self.takers.head(self.queue)
+
+    @property
+    def command(self) -> str:
+        return start_command(self.queue)
 
 
 @dataclass(frozen=True)
@@ -140,11 +150,15 @@ class Health:
     stranded: tuple[Stranded, ...]
     paused: tuple[Paused, ...]
     course: Course
+    takers: Takers
+    """Of all clusters, whatever they take from."""
 
     @property
     def headline(self) -> str:
         if not self.clusters:
             return "No worker is running"
+        if not self.takers.taking:
+            return "No worker takes new work"
         if self.stranded:
             return "Some work has no worker"
         if self.running or self.waiting.length:
@@ -155,12 +169,14 @@ class Health:
     def detail(self) -> str:
         if not self.clusters:
             return "What is sent down waits, and is done once one runs"
-        clusters = wording.plural(self.clusters, "cluster")
-        return f"{clusters} on {wording.plural(self.hosts, 'host')}, heard from {wording.ago(self.silent)}"
+        clusters = f"{wording.plural(self.clusters, 'cluster')} on {wording.plural(self.hosts, 'host')}"
+        if not self.takers.taking:
+            return f"{clusters}, {self.takers.idle}"
+        return f"{clusters}, heard from {wording.ago(self.silent)}"
 
     @property
     def is_well(self) -> bool:
-        return bool(self.clusters) and not self.stranded
+        return bool(self.takers.taking) and not self.stranded
 
     @property
     def running_told(self) -> str:

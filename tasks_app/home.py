@@ -20,6 +20,7 @@ from tasks_app.health import COUNTED, LIMITED, PLAIN, WAITING, Course, Depth, He
 from tasks_app.live import Viewer, digest
 from tasks_app.models import Failure, Grain, RunStat
 from tasks_app.policies import paused
+from tasks_app.takers import COUNTS, Takers
 
 AT_WORK = 3
 """So many runs are told that have been at work the longest."""
@@ -41,10 +42,11 @@ DEEPEST = 3
 LOOK = f"""
 WITH RECURSIVE {WAITING},
 alive AS (
-  SELECT host, workers, queues, heartbeat_at FROM tasks_app_cluster
+  SELECT host, workers, queues, heartbeat_at, desired_state, desired_workers FROM tasks_app_cluster
   WHERE stopped_at IS NULL AND lost_at IS NULL
     AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)),
-served AS (SELECT DISTINCT queue.name FROM alive, jsonb_array_elements_text(alive.queues) AS queue(name)),
+takers AS (
+  SELECT queue.name, {COUNTS} FROM alive, jsonb_array_elements_text(alive.queues) AS queue(name) GROUP BY queue.name),
 due AS (
   SELECT waiting.name, plain.runs + limited.runs AS runs, least(plain.oldest, limited.oldest) AS oldest
   FROM (SELECT name FROM waiting WHERE name IS NOT NULL LIMIT 100) AS waiting,
@@ -82,7 +84,8 @@ failures AS (
 SELECT statement_timestamp() AS now,
   (SELECT max(heartbeat_at) FROM alive) AS heard,
   (SELECT json_build_array(count(*), count(DISTINCT host), coalesce(sum(workers), 0)) FROM alive)::text AS staff,
-  ARRAY(SELECT name::text FROM served ORDER BY name) AS served,
+  (SELECT json_build_array(taking, quiet, empty)::text FROM (SELECT {COUNTS} FROM alive) AS whole) AS taking,
+  (SELECT json_agg(json_build_array(name, taking, quiet, empty) ORDER BY name)::text FROM takers) AS takers,
   (SELECT count(*) FROM running) AS running,
   (SELECT count(*) FROM (SELECT FROM tasks_app_taskrun WHERE status = 'FAILED'
     AND finished_at > statement_timestamp() - interval '1 hour' ORDER BY finished_at DESC
@@ -140,7 +143,8 @@ class Look:
     now: datetime
     heard: datetime | None
     staff: str
-    served: list[str]
+    taking: str
+    takers: str | None
     running: int
     failed: int
     due: str | None
@@ -172,6 +176,15 @@ class Look:
         """Seconds since the last heartbeat; one comes every second, so less than a few are no news."""
         silent = wording.whole_seconds(self.now - self.heard) if self.heard else 0
         return 0 if silent < 4 else silent
+
+    def takers_of(self) -> dict[str, Takers]:
+        """By the names of the queues from which some live cluster takes, or would."""
+        return {name: Takers(*counts) for name, *counts in read(self.takers)}
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The queues from which somebody takes."""
+        return frozenset(name for name, takers in self.takers_of().items() if takers.taking)
 
 
 def read(text: str | None) -> list[Any]:
@@ -221,6 +234,8 @@ class Home:
         look = self.look
         clusters, hosts, workers = json.loads(look.staff)
         lines = {line["name"]: Line(line["runs"], moment(line["oldest"])) for line in read(look.due)}
+        takers = look.takers_of()
+        idle = {name: takers.get(name, Takers()) for name in lines}
         return Health(
             clusters=clusters,
             hosts=hosts,
@@ -231,9 +246,10 @@ class Home:
             deepest=deepest(lines),
             others=max(0, len(lines) - DEEPEST),
             failed=look.failed,
-            stranded=tuple(Stranded(name, line) for name, line in lines.items() if name not in look.served),
+            stranded=tuple(Stranded(name, lines[name], found) for name, found in idle.items() if not found.taking),
             paused=paused(self.now) if look.paused else (),
             course=course(look.counted_to),
+            takers=Takers(*json.loads(look.taking)),
         )
 
     @cached_property

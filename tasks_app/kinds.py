@@ -58,6 +58,21 @@ class Kind:
 
     choices: tuple[tuple[str, str], ...] = ()
 
+    takes: tuple[type, ...] = ()
+    """Of which types its JSON values are; empty for any."""
+
+    def fits(self, value: Any) -> bool:
+        """Whether this JSON value is one that could have been typed."""
+        if self.takes and type(value) not in self.takes:
+            return False
+        if not self.choices and not (self.takes and isinstance(value, str)):
+            return True
+        try:
+            self.read(self.show(value) if self.choices else value)
+        except (ValueError, ArithmeticError, RecursionError):
+            return False
+        return True
+
     def value(self, text: str) -> Any:
         """Raises `BadText`."""
         try:
@@ -215,33 +230,38 @@ def json_area() -> forms.Widget:
     return RoomyTextarea({"spellcheck": "false", "autocapitalize": "none", "class": "input input--code"})
 
 
-TEXT = Kind(wanted="Give a text.", read=read_text, widget=RoomyTextarea)
+TEXT = Kind(wanted="Give a text.", read=read_text, widget=RoomyTextarea, takes=(str,))
 WHOLE = Kind(
     wanted="Give a whole number, such as 42.",
     read=read_whole,
+    takes=(int,),
     # A browser's own field for numbers would round those beyond 2**53.
     widget=lambda: forms.TextInput({"inputmode": "numeric", "autocomplete": "off"}),
 )
 NUMBER = Kind(
     wanted="Give a number, such as 2.5.",
     read=read_number,
+    takes=(int, float),
     widget=lambda: forms.TextInput({"inputmode": "decimal", "autocomplete": "off"}),
 )
 DECIMAL = Kind(
     wanted="Give a decimal number, such as 19.90.",
     read=read_decimal,
+    takes=(str,),
     widget=lambda: forms.TextInput({"inputmode": "decimal", "autocomplete": "off"}),
     note="The task gets it as text.",
 )
 DATE = Kind(
     wanted="Give a date, such as 2026-03-29.",
     read=read_date,
+    takes=(str,),
     widget=lambda: ISOInput("date", r"\d{4}-\d\d-\d\d"),
     note="The task gets it as text, such as 2026-03-29.",
 )
 MOMENT = Kind(
     wanted="Give a date and a time, such as 2026-03-29T02:30.",
     read=read_moment,
+    takes=(str,),
     show=show_moment,
     widget=lambda: ISOInput("datetime-local", r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?"),
     note="The task gets it as text, such as 2026-03-29T02:30:00+00:00.",
@@ -249,17 +269,20 @@ MOMENT = Kind(
 TIME = Kind(
     wanted="Give a time of day, such as 14:30.",
     read=read_time,
+    takes=(str,),
     widget=lambda: ISOInput("time", r"\d\d:\d\d(:\d\d)?"),
     note="The task gets it as text, such as 14:30.",
 )
 LENGTH = Kind(
     wanted="Give a length of time, such as 90 (seconds), 1:30:00 or 2 days 06:00:00.",
     read=read_length,
+    takes=(str,),
     note="Seconds, or such as 1:30:00. The task gets it as text, such as P0DT01H30M00S.",
 )
 UUID = Kind(
     wanted="Give a UUID, such as 6f1c8b0e-52d7-4a39-9c0b-1d2f3a4b5c6d.",
     read=read_uuid,
+    takes=(str,),
     note="The task gets it as text.",
 )
 JSON = Kind(
@@ -272,6 +295,7 @@ JSON = Kind(
 LIST = Kind(
     wanted='Give a list as JSON, such as [1, "two"].',
     read=read_list,
+    takes=(list,),
     show=show_json,
     widget=json_area,
     note='A list as JSON, such as [1, "two"].',
@@ -279,6 +303,7 @@ LIST = Kind(
 MAPPING = Kind(
     wanted='Give a mapping as JSON, such as {"width": 320}.',
     read=read_mapping,
+    takes=(dict,),
     show=show_json,
     widget=json_area,
     note='A mapping as JSON, such as {"width": 320}.',

@@ -8,6 +8,7 @@ from csp.middleware import CSPMiddleware
 from csp.utils import build_policy
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -33,6 +34,22 @@ class ContentSecurityPolicyMiddleware(CSPMiddleware):
         if request.method == "HEAD" and isinstance(response, HttpResponse):
             response.content = b""  # the headers stand for the body that a GET would have
         return response
+
+
+class KnownHostMiddleware:
+    """A sentence at the JSON door for a host name that is not ours, where Django has a page."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_door(request):
+            try:
+                request.get_host()
+            except DisallowedHost:
+                said = "This site does not answer to that host name: ALLOWED_HOSTS does not have it."
+                return JsonResponse({"error": said}, status=HTTPStatus.BAD_REQUEST)
+        return self.get_response(request)
 
 
 class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
@@ -133,8 +150,13 @@ class ReadableErrorsMiddleware:
         return None
 
 
+def is_door(request: HttpRequest) -> bool:
+    """True for the JSON door, which answers with JSON whatever happens."""
+    return request.path.startswith("/tasks")
+
+
 def database_does_not_answer(request: HttpRequest) -> HttpResponse:
     """503 and one sentence; made without the database, so also without knowing who asks."""
-    if request.path.startswith("/tasks"):
+    if is_door(request):
         return JsonResponse({"error": "The database does not answer."}, status=HTTPStatus.SERVICE_UNAVAILABLE)
     return HttpResponse(render_to_string("503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)

@@ -145,6 +145,23 @@ def misfit(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
     return f"{name} cannot be called with these arguments: {why}." if error else ""
 
 
+def unfit(parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Which argument of a call is of another kind than its parameter, in a sentence; empty where each fits.
+
+    It looks at no more than a form does: of a list, that it is one. A default of the task's fits, whatever it is.
+    """
+    values, _, _ = placed(parameters, args, kwargs)
+    for one in parameters:
+        value = values.get(one.name, ABSENT)
+        if value is ABSENT or (value is None and one.is_nullable) or one.kind.fits(value):
+            continue
+        if not is_same(value, one.default):
+            offered = wording.clip(", ".join(key for key, _ in one.kind.choices), 200)
+            wanted = f"Give one of {offered}." if offered else f"{one.kind.wanted} {one.kind.note}".strip()
+            return f"{wording.visible(one.name)} does not fit. {wanted}"
+    return ""
+
+
 def is_same(one: Any, other: Any) -> bool:
     """As JSON is: true is not 1, and 1 is not 1.0."""
     if one is ABSENT or other is ABSENT:

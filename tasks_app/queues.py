@@ -15,6 +15,7 @@ from tasks_app.limited import LOOK as TASKS
 from tasks_app.limited import LimitedTask
 from tasks_app.models import Grain, Queue, RunStat
 from tasks_app.policies import told
+from tasks_app.takers import COUNTS, TAKES, Takers
 
 COUNTED = 10_000
 """Counts go no further."""
@@ -49,7 +50,7 @@ held AS (
   SELECT queue_name AS name, count(*) AS runs FROM tasks_app_taskrun
   WHERE claimed_by IS NOT NULL AND status IN ('READY', 'RUNNING') GROUP BY queue_name),
 served AS (
-  SELECT queue.name, sum(workers) AS workers
+  SELECT queue.name, sum(workers) FILTER (WHERE {TAKES}) AS workers, {COUNTS}
   FROM tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
   WHERE stopped_at IS NULL AND lost_at IS NULL
     AND heartbeat_at > statement_timestamp() - make_interval(secs => %(silence)s)
@@ -85,7 +86,9 @@ SELECT line.*, statement_timestamp(), ({TASKS})
 FROM (SELECT) AS one LEFT JOIN LATERAL (
 SELECT name, plain.runs + limited.runs AS due, oldest.at AS oldest,
   coalesce(later.runs, 0) AS later, coalesce(later.is_cut, false) AS is_cut,
-  coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers, coalesce(ended.runs, 0) AS ended,
+  coalesce(held.runs, 0) AS held, coalesce(served.workers, 0) AS workers,
+  coalesce(served.taking, 0) AS taking, coalesce(served.quiet, 0) AS quiet, coalesce(served.empty, 0) AS empty,
+  coalesce(ended.runs, 0) AS ended,
   coalesce(came.each_minute, 0) AS came, queue.xmin::text AS policy,
   coalesce(queue.paused_at IS NOT NULL AND (queue.paused_until IS NULL OR queue.paused_until > statement_timestamp()),
     false) AS is_paused
@@ -122,6 +125,11 @@ class Line:
     """There are more for later, of some queue."""
     held: int
     workers: int
+    """Those of the clusters that take from it."""
+    taking: int
+    quiet: int
+    empty: int
+    """Its clusters, as `Takers` counts them."""
     ended: int
     """In the last whole minutes: `RATE_MINUTES`."""
     came: float
@@ -137,7 +145,11 @@ class Line:
     def looks(self) -> tuple[Any, ...]:
         """All that its row shows, but for times that tick."""
         moves = (self.due, self.oldest, self.later, self.held, self.workers, self.ended, self.came)
-        return (self.name, *moves, self.policy_version, self.is_paused)
+        return (self.name, *moves, self.takers, self.policy_version, self.is_paused)
+
+    @property
+    def takers(self) -> Takers:
+        return Takers(self.taking, self.quiet, self.empty)
 
     @property
     def due_told(self) -> str:

@@ -115,6 +115,26 @@ def quantiles(histogram: Sequence[int], parts: Iterable[float]) -> list[float | 
     return found
 
 
+def longest(histogram: Sequence[int], spent: float) -> float:
+    """What no length exceeded, going by `spent`, all of them together: of one run it is its length, of many no help.
+
+    The last bucket that has any holds the longest; all the others took at least as long as their buckets begin.
+    """
+    last = max((bucket for bucket, number in enumerate(histogram) if number), default=0)
+    others = sum(
+        (number - (bucket == last)) * seconds_of(bucket - 1) for bucket, number in enumerate(histogram) if bucket
+    )
+    return max(spent - others, seconds_of(last - 1) if last else 0.0)
+
+
+def bounded(histogram: Sequence[int], spent: float, parts: Iterable[float]) -> list[float | None]:
+    """`quantiles`, none of which is longer than the longest can have been; of one length, that one itself."""
+    if sum(histogram) == 1:
+        return [spent for _ in parts]
+    most = longest(histogram, spent)
+    return [None if found is None else min(found, most) for found in quantiles(histogram, parts)]
+
+
 def quantile(histogram: Sequence[int], part: float) -> float | None:
     """One of `quantiles`."""
     return quantiles(histogram, [part])[0]
@@ -166,10 +186,10 @@ class Sums:
         return self.failed / ended if ended else 0.0
 
     def wait(self, part: float) -> float | None:
-        return quantile(unpacked(self.waits), part)
+        return bounded(unpacked(self.waits), self.waited, [part])[0]
 
     def length(self, part: float) -> float | None:
-        return quantile(unpacked(self.lengths), part)
+        return bounded(unpacked(self.lengths), self.ran, [part])[0]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from tasks_app.jsonable import NotJSON, to_json
 from tasks_app.kinds import BadText, plain, refuse_constant
 from tasks_app.masking import MASK, call_has_mask
 from tasks_app.models import TaskRun
-from tasks_app.parameters import misfit
-from tasks_app.signature import find_launchable
+from tasks_app.parameters import misfit, unfit
+from tasks_app.signature import find_launchable, form_of
 
 FIELDS = ("task", "args", "kwargs", "queue", "priority", "run_after")
 EXAMPLE = '{"task": "shop.tasks.greet", "args": ["Ada"]}'
@@ -67,6 +67,8 @@ class Wanted:
             raise BadText(sentence)
         if call_has_mask(self.path, self.args, self.kwargs):
             raise BadText(f"Write what belongs in place of {MASK}: a mask was copied, not the secret behind it.")
+        if sentence := unfit(form_of(task).parameters, self.args, self.kwargs):
+            raise BadText(sentence)
         if self.options:
             task = task.using(**self.options)
         backend = cast(PostgresBackend, task.get_backend())

@@ -113,6 +113,9 @@ def why_nobody(run: TaskRun, around: Circumstances) -> Why:
     if around.quiet:
         said = "Whoever would was asked to take nothing more. It waits until that is taken back, or another begins."
         return Why(f"Nobody takes from the queue {queue} now.", said, place="workers", is_grave=True)
+    if around.empty:
+        said = "Whoever would keeps no worker. It waits until that has one again, or another begins."
+        return Why(f"Nobody takes from the queue {queue} now.", said, place="workers", is_grave=True)
     said = "It waits, and nothing is lost. Start a worker with manage.py qcluster."
     return Why(f"No live worker takes from the queue {queue}.", said, place="workers", is_grave=True)
 

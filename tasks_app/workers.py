@@ -16,6 +16,7 @@ from tasks_app import wording
 from tasks_app.board import Row, with_previews
 from tasks_app.health import COUNTED, LIMITED, PLAIN, WAITING_QUEUES, Line, Stranded
 from tasks_app.models import Status, TaskRun
+from tasks_app.takers import COUNTS, Takers
 from tasks_app.tasks.smoke import smoke_test
 from tasks_app.unit import AtWork, Unit, short
 
@@ -49,12 +50,15 @@ rescued AS (
   FROM shown, jsonb_array_elements(shown.rescue -> 'runs') WITH ORDINALITY AS kept(run, place),
   LATERAL (SELECT id, status, claimed_by FROM tasks_app_taskrun WHERE id = (kept.run ->> 0)::uuid LIMIT 1) AS run
   WHERE shown.lost_at IS NOT NULL AND kept.place <= {MOST_RESCUED}),
-served AS (
-  SELECT queue.name FROM now, tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
-  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > now.at - make_interval(secs => %(silence)s)),
+takers AS (
+  SELECT queue.name, {COUNTS}
+  FROM now, tasks_app_cluster AS cluster, jsonb_array_elements_text(cluster.queues) AS queue(name)
+  WHERE stopped_at IS NULL AND lost_at IS NULL AND heartbeat_at > now.at - make_interval(secs => %(silence)s)
+  GROUP BY queue.name),
 stranded AS (
-  SELECT name, plain.runs + limited.runs AS runs, least(plain.oldest, limited.oldest) AS oldest
-  FROM ({WAITING_QUEUES}) AS waiting,
+  SELECT name, plain.runs + limited.runs AS runs, least(plain.oldest, limited.oldest) AS oldest,
+    coalesce(quiet, 0) AS quiet, coalesce(empty, 0) AS empty
+  FROM ({WAITING_QUEUES}) AS waiting LEFT JOIN takers USING (name),
   LATERAL (SELECT count(*) AS runs, min(enqueued_at) AS oldest FROM (
     SELECT enqueued_at FROM tasks_app_taskrun WHERE {PLAIN} AND queue_name = waiting.name
       AND run_after <= statement_timestamp() ORDER BY priority DESC, run_after, id
@@ -63,7 +67,7 @@ stranded AS (
     SELECT enqueued_at FROM tasks_app_taskrun WHERE {LIMITED} AND queue_name = waiting.name
       AND run_after <= statement_timestamp() ORDER BY limit_key, priority DESC, run_after, id
     LIMIT {COUNTED + 1}) AS run) AS limited
-  WHERE name NOT IN (SELECT name FROM served)),
+  WHERE coalesce(taking, 0) = 0),
 tests AS (
   SELECT id, queue_name, status, enqueued_at, claimed_at, finished_at, claimed_by, left(failure_message, 500) AS said
   FROM tasks_app_taskrun WHERE id = ANY (%(tests)s::uuid[]) AND task_path = %(task)s)
@@ -148,7 +152,7 @@ class Floor:
     @property
     def version(self) -> list[object]:
         """Another one whenever the page would look different."""
-        stranded = [(line.queue, line.line.length, line.line.oldest) for line in self.stranded]
+        stranded = [(line.queue, line.line.length, line.line.oldest, line.takers) for line in self.stranded]
         rescued = [[(run.pk, run.status, run.claimed_by) for run in unit.rescued] for unit in self.units]
         return [[unit.looks for unit in self.units], stranded, rescued, [probe.row for probe in self.probes]]
 
@@ -169,7 +173,7 @@ class Floor:
     @property
     def queues(self) -> list[str]:
         """Those from which somebody takes just now."""
-        return sorted({queue for unit in self.those("live") for queue in unit.queues})
+        return sorted({queue for unit in self.those("live") if unit.size for queue in unit.queues})
 
 
 def look(tests: Iterable[uuid.UUID] = ()) -> Floor:
@@ -208,7 +212,11 @@ def look(tests: Iterable[uuid.UUID] = ()) -> Floor:
         for row in clusters
     ]
     waiting = [
-        Stranded(row["name"], Line(row["runs"], datetime.fromisoformat(row["oldest"]) if row["oldest"] else None))
+        Stranded(
+            row["name"],
+            Line(row["runs"], datetime.fromisoformat(row["oldest"]) if row["oldest"] else None),
+            Takers(0, row["quiet"], row["empty"]),
+        )
         for row in stranded
     ]
     return Floor(now, units, waiting, [Probe(row) for row in smoke])

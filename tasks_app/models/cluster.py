@@ -48,6 +48,11 @@ class ClusterQuerySet(models.QuerySet["Cluster"]):
         silence = timedelta(seconds=settings.LOST_AFTER_SECONDS)
         return self.started().filter(heartbeat_at__gt=Now() - silence)
 
+    def taking(self) -> ClusterQuerySet:
+        """Of those, who take runs: neither quiet nor stopping, nor to keep no worker."""
+        has_workers = models.Q(desired_workers=None) | models.Q(desired_workers__gt=0)
+        return self.alive().filter(has_workers, desired_state=DesiredState.RUN)
+
     def of_claims(self, short_ids: Iterable[str]) -> dict[str, Cluster]:
         """The clusters by the ids that claims name them by, which are the beginnings of theirs."""
         asked = [(short, found) for short in short_ids if (found := ids_beginning_with(short))]

@@ -18,6 +18,7 @@ from tasks_app.clock import database_now
 from tasks_app.models import TaskRun
 from tasks_app.signature import find_launchable, form_of, launchable
 from tasks_app.steering import LAUNCH
+from tasks_app.takers import warning_for
 from tasks_app.usual import usual
 
 LONGEST_SEARCH = 200
@@ -77,6 +78,8 @@ def ask_or_send(request: HttpRequest, path: str, past: TaskRun | None = None) ->
     if request.method == "POST" and launch.is_fine and (run := launch.send(owner_of(request))):
         if run.was_standing:
             messages.success(request, "It had been sent already: this is that run.")
+        if warning := warning_for(run):
+            messages.warning(request, warning)
         return redirect(run)
     status = HTTPStatus.UNPROCESSABLE_ENTITY if request.method == "POST" else HTTPStatus.OK
     known = usual([task.module_path], database_now())[task.module_path]

@@ -1,6 +1,7 @@
 """Closed by default: who comes in, and what every answer carries."""
 
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -134,6 +135,64 @@ def test_open_access_lets_in_a_guest_from_this_machine(open_access: None) -> Non
     assert Client().get(f"/runs/{foreign.pk}/").status_code == 200
     assert Client().post("/tasks", b'{"type": 1}', content_type="text/plain").status_code == 201
     assert Client().get("/admin/").status_code == 302
+
+
+@pytest.mark.parametrize("given", ["Bearer wrong", "bearer wrong", "Bearer ", "Bearer"])
+def test_a_wrong_token_opens_nothing_that_is_open(open_access: None, settings: Any, given: str) -> None:
+    settings.API_TOKENS = ["first-token"]
+    mine = run_of(None)
+
+    def ask(token: str) -> list[int]:
+        headers = {"Authorization": token}
+        sent = {"data": b'{"type": 1}', "content_type": "text/plain", "headers": headers}
+        answers = [Client().get(f"/tasks/{mine.pk}", headers=headers), Client().post("/tasks", **sent)]  # type: ignore[arg-type]
+        return [answer.status_code for answer in answers]
+
+    assert ask(given) == [401, 401]
+    assert ask("Bearer first-token") == [200, 201]
+    assert ask("Basic dXNlcjpwYXNz") == [200, 201], "what a proxy asks for is no token of ours"
+
+
+@pytest.mark.parametrize("happens", ["logs out", "logs in"])
+def test_a_form_is_not_sent_in_another_name_than_it_was_opened_in(open_access: None, happens: str) -> None:
+    """Both tabs of one browser share its cookies."""
+    mara = User.objects.create_user("mara", password="a practice word")
+    browser = Client(enforce_csrf_checks=True)
+    credentials = {"username": "mara", "password": "a practice word"}
+    if happens == "logs out":
+        browser.post("/login/", {**credentials, **token_in(browser, "/login/")})
+    form = {"type": 1, **token_in(browser, "/")}
+
+    if happens == "logs out":
+        assert browser.post("/logout/", token_in(browser, "/")).status_code == 302
+    else:
+        assert browser.post("/login/", {**credentials, **token_in(browser, "/login/")}).status_code == 302
+    response = browser.post("/launch/create_task/", form)
+
+    assert response.status_code == 403
+    assert "Somebody has logged in or out since it was opened" in response.content.decode()
+    assert not TaskRun.objects.exists()
+    assert browser.post("/launch/create_task/", {"type": 1, **token_in(browser, "/")}).status_code == 302
+    assert TaskRun.objects.get().owner == (None if happens == "logs out" else mara)
+
+
+def token_in(browser: Client, path: str) -> dict[str, str]:
+    """What the forms of this page have against others than themselves."""
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(path).content.decode())
+    assert found
+    return {"csrfmiddlewaretoken": found[1]}
+
+
+@pytest.mark.parametrize(("path", "method"), [("/tasks", "post"), ("/tasks/run", "post"), ("/tasks/1", "get")])
+@pytest.mark.parametrize("debug", [True, False])
+def test_the_json_door_answers_another_host_with_a_sentence(settings: Any, path: str, method: str, debug: bool) -> None:
+    settings.DEBUG, settings.ALLOWED_HOSTS = debug, ["tasks.example.com"]
+
+    response = getattr(Client(), method)(path, headers={"Host": "evil.example"})
+
+    assert response.status_code == 400
+    assert response.json() == {"error": "This site does not answer to that host name: ALLOWED_HOSTS does not have it."}
+    assert "default-src 'none'" in response["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_copied_command_makes_a_run_with_the_same_arguments(web: WebFactory,
         backend.enqueue_run(create_task, (), {"type": 2}, owner=mara),
         backend.enqueue_run(create_task.using(priority=7), (), {"type": 2}, owner=mara),
         backend.enqueue_run(urgent, [ODD], {"stored_as": ODD[::-1]}, owner=mara),
-        backend.enqueue_run(make_thumbnails, [[2**70, -1.5], {"": None, ODD: [True]}], {}, owner=mara),
+        backend.enqueue_run(make_thumbnails, [json.dumps([2**70, {"": ODD}]), ""], {}, owner=mara),
     ]
     commands = [command_of(past, urlsplit(address).netloc) for past in pasts]
     assert [f"{address}/tasks/run" in command for command in commands] == [False, True, True, True]

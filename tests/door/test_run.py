@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -18,8 +21,9 @@ from hypothesis import strategies as st
 
 import tasks_app.tasks
 from config.local import BASE_DIR
+from tasks_app import backend
 from tasks_app.masking import MASK
-from tasks_app.models import Status, TaskRun
+from tasks_app.models import Cluster, Status, TaskRun
 from tests import outcomes, secretive, wishful
 
 pytestmark = pytest.mark.django_db
@@ -34,6 +38,15 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own tasks are those of an installed app."""
     for module in (outcomes, secretive, wishful):
         monkeypatch.setattr(tasks_app.tasks, module.__name__.rpartition(".")[2], module, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def cluster(db: None) -> Cluster:
+    """A live cluster that takes from the queues `default` and `slow`."""
+    now = timezone.now()
+    return Cluster.objects.create(
+        name="default", queues=["default", "slow"], host="web-1", pid=1, workers=4, started_at=now, heartbeat_at=now
+    )
 
 
 @pytest.fixture
@@ -144,6 +157,128 @@ def test_a_unique_task_answers_the_run_that_stands(client: Client) -> None:
     assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
     assert send(client, body, **{"Idempotency-Key": "once"}).status_code == 422
     assert TaskRun.objects.count() == 1
+
+
+# Whether somebody takes it
+
+
+@pytest.mark.parametrize(
+    ("queue", "wish", "said"),
+    [
+        ("nope", {}, "No live worker takes from the queue nope. It waits until one does."),
+        ("a\u202eb", {}, "No live worker takes from the queue a[202e]b. It waits until one does."),
+        ("slow", {"stopped_at": timezone.now()}, "No live worker takes from the queue slow. It waits until one does."),
+        (
+            "slow",
+            {"desired_state": "quiet"},
+            "Nobody takes from the queue slow now. 1 cluster would, but was asked to take nothing more: it waits",
+        ),
+        (
+            "slow",
+            {"desired_workers": 0},
+            "Nobody takes from the queue slow now. 1 cluster would, but keeps no worker: it waits",
+        ),
+    ],
+)
+def test_a_queue_that_nobody_takes_from_is_told_with_the_answer(
+    client: Client, cluster: Cluster, queue: str, wish: dict[str, Any], said: str
+) -> None:
+    Cluster.objects.filter(pk=cluster.pk).update(**wish)
+
+    response = send(client, {"task": SUCCEEDS, "queue": queue})
+
+    assert response.status_code == 201
+    until = " until that is changed." if wish.keys() & {"desired_state", "desired_workers"} else ""
+    assert response.json() == {"task_id": str(TaskRun.objects.get().pk), "warning": said + until}
+
+
+def test_what_has_ended_is_answered_without_a_warning(client: Client) -> None:
+    body = {"task": SUCCEEDS, "queue": "nope"}
+    assert "warning" in send(client, body, **{"Idempotency-Key": "once"}).json()
+    TaskRun.objects.update(status=Status.SUCCESSFUL)
+
+    assert list(send(client, body, **{"Idempotency-Key": "once"}).json()) == ["task_id"]
+
+
+# Of which types the arguments are
+
+
+@backend.task
+def takes_all(
+    names: list[str],
+    times: int = 1,
+    ratio: float = 1.0,
+    loud: bool = False,
+    price: Decimal | None = None,
+    on: date | None = None,
+    at: datetime | None = None,
+    length: timedelta | None = None,
+    key: UUID | None = None,
+    how: Literal["kindly", "coldly"] = "kindly",
+    more: dict[str, Any] | None = None,
+    anything: Any = None,
+    odd: int = "as the task has it",  # type: ignore[assignment]
+    *rest: int,
+    **named: int,
+) -> None: ...
+
+
+@pytest.fixture
+def takes(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(tasks_app.tasks, "typed", SimpleNamespace(takes_all=takes_all), raising=False)
+    return takes_all.module_path
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"names": []},
+        {"names": ["Ada", 7], "times": 2**70, "ratio": 2, "loud": True, "how": "coldly", "more": {"a": [1]}},
+        {"names": [], "ratio": -0.5, "price": "19.90", "on": "2026-03-29", "at": "2026-03-29T02:30:00+00:00"},
+        {"names": [], "length": "P0DT01H30M00S", "key": "6f1c8b0e-52d7-4a39-9c0b-1d2f3a4b5c6d", "anything": [{}]},
+        {"names": [], "price": None, "more": None, "anything": None, "odd": "as the task has it", "other": "text"},
+    ],
+)
+def test_arguments_of_the_types_of_the_form_are_taken(client: Client, takes: str, kwargs: dict[str, Any]) -> None:
+    assert send(client, {"task": takes, "kwargs": kwargs}).status_code == 201
+    assert TaskRun.objects.get().kwargs == kwargs
+
+
+def test_arguments_by_position_are_looked_at_and_further_ones_are_not(client: Client, takes: str) -> None:
+    assert_refused(send(client, {"task": takes, "args": [["Ada"], "2"]}), "times does not fit. Give a whole number")
+    args = [["Ada"], 2, 1.5, True, None, None, None, None, None, "kindly", None, None, 1, "rest", {}]
+    assert send(client, {"task": takes, "args": args}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"names": "Ada"}, 'names does not fit. Give a list as JSON, such as [1, "two"].'),
+        ({"names": None}, "names does not fit. Give a list"),
+        ({"names": {}}, "names does not fit. Give a list"),
+        ({"times": "2"}, "times does not fit. Give a whole number, such as 42."),
+        ({"times": 2.0}, "times does not fit."),
+        ({"times": True}, "times does not fit."),
+        ({"times": None}, "times does not fit."),
+        ({"ratio": "2"}, "ratio does not fit. Give a number, such as 2.5."),
+        ({"loud": 1}, "loud does not fit. Give one of true, false."),
+        ({"price": 19.9}, "price does not fit. Give a decimal number, such as 19.90. The task gets it as text."),
+        ({"price": "cheap"}, "price does not fit."),
+        ({"on": "29 March"}, "on does not fit. Give a date, such as 2026-03-29."),
+        ({"at": 1_790_000_000}, "at does not fit. Give a date and a time"),
+        ({"length": "long"}, "length does not fit. Give a length of time"),
+        ({"key": "x" * 100_000}, "key does not fit. Give a UUID"),
+        ({"how": "warmly"}, 'how does not fit. Give one of "kindly", "coldly".'),
+        ({"how": ["kindly"]}, "how does not fit."),
+        ({"more": []}, "more does not fit. Give a mapping as JSON"),
+        ({"odd": "else"}, "odd does not fit. Give a whole number"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_arguments_of_other_types_are_refused_with_a_sentence(
+    client: Client, takes: str, kwargs: dict[str, Any], said: str
+) -> None:
+    assert_refused(send(client, {"task": takes, "kwargs": {"names": [], **kwargs}}), said)
 
 
 # What is refused

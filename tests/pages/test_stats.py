@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tasks_app.models import Grain
 from tasks_app.models.histogram import packed, unpacked
-from tasks_app.stats import EPOCH, WINDOWS, Course, Tile, quantile, seconds_of, tiles
+from tasks_app.stats import EPOCH, WINDOWS, Course, Tile, bounded, longest, quantile, seconds_of, tiles
 from tests.figures import counted
 
 NOW = datetime(2026, 3, 12, 14, 31, 52, tzinfo=UTC)
@@ -38,6 +38,21 @@ def test_a_quantile_is_at_most_a_fifth_off(seed: int) -> None:
         found = quantile(histogram(lengths), part)
         assert found is not None
         assert abs(found / cuts[round(part * 100) - 1] - 1) < 0.2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_longer_than_the_longest_can_have_been(seed: int) -> None:
+    chance = random.Random(seed)
+    lengths = [chance.lognormvariate(chance.uniform(-3, 5), 1.5) for _ in range(chance.choice((1, 2, 3, 200)))]
+    found = histogram(lengths)
+
+    most = longest(found, sum(lengths))
+
+    assert most >= max(lengths) - 1e-6, "or it would cut off what there was"
+    told = bounded(found, sum(lengths), (0.5, 0.95, 0.99))
+    assert all(part is not None and part <= most for part in told)
+    if len(lengths) == 1:
+        assert told == [pytest.approx(lengths[0])] * 3
 
 
 def test_of_nothing_there_is_no_quantile() -> None:

@@ -96,6 +96,26 @@ def test_where_failures_rose_their_cause_is_named(operators_client: Client, now:
     assert f'<a href="/failures/{group.pk}/">ConnectTimeout in greet</a>' in text
 
 
+def test_what_ended_in_the_last_bar_alone_is_told_so(operators_client: Client, now: datetime) -> None:
+    counted(now, 12)
+    counted(now, 7, status="FAILED")
+
+    text = page(operators_client)
+
+    at = wording.bar_label(WINDOWS["24h"].begin(now) + timedelta(hours=23), timedelta(days=1))
+    assert f"19 runs, all since {at}; failures rose at {at}." in text
+    assert "0 runs an hour" not in text
+
+
+def test_one_run_took_as_long_as_it_took(operators_client: Client, now: datetime) -> None:
+    counted(now, waited=9.0, ran=30.0)
+
+    text = page(operators_client)
+
+    assert "<dt>Waits, p95</dt><dd>9.0 s <small>p50 9.0 s, p99 9.0 s" in text
+    assert "<dt>Runs, p95</dt><dd>30.0 s <small>p50 30.0 s, p99 30.0 s" in text
+
+
 def test_task_and_queue_are_chosen_in_the_url(operators_client: Client, now: datetime) -> None:
     counted(now, 7)
     counted(now, 5, task="shop.tasks.send", queue="mail")
