@@ -136,7 +136,9 @@ class ScheduleAdmin(admin.ModelAdmin):
             said = f"{wording.sentence(said)} Found so on {wording.moment(rules.noted_at)}."
         if rules and rules.is_paused(timezone.now()):
             said = pause_told(rules)
-        if not schedule.repeats:
+        if not schedule.repeats and rules and rules.last_due is None:
+            said = " ".join(filter(None, (rules.skipped, "It never fired, and no repeats are left.")))
+        elif not schedule.repeats:
             said = "It is done: no repeats are left."
         elif not schedule.next_run:
             said = "It does not fire: it has no next run."

@@ -20,7 +20,7 @@ from tasks_app.clock import available_timezones
 from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import NAMES_OF_OPTIONS, BadSchedule, default_zone, read_literals
 from tasks_app.engine.schedules import title_of
-from tasks_app.engine.timing import CRON, MINUTES, BadTiming, Timing, moment_of, zone_of
+from tasks_app.engine.timing import CRON, MINUTES, BadTiming, Plan, Timing, moment_of, zone_of
 from tasks_app.masking import MASK, call_has_mask, has_mask, masked_call, masked_source, places_of, restored_call
 from tasks_app.models import Missed, Overlap
 from tasks_app.schedules import called_with
@@ -41,7 +41,7 @@ TIMES = ("schedule_type", "minutes", "cron", "time_zone", "next_run", "repeats")
 
 
 class WallClockField(forms.DateTimeField):
-    """A date and time of the schedule's own clock; the moments that a switch of clocks makes odd are found as there."""
+    """A date and time of the schedule's own clock, as it was given: a switch of clocks may leave it out."""
 
     widget = forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format=WALL_CLOCK)
     zone: tzinfo = UTC
@@ -52,10 +52,20 @@ class WallClockField(forms.DateTimeField):
         try:
             wall = parse_datetime(str(value).strip())
             if wall:
-                return moment_of(wall.replace(tzinfo=None), self.zone)
+                wall = wall.replace(tzinfo=None)
+                moment_of(wall, self.zone)  # which there is not at the ends of time
+                return wall.replace(tzinfo=self.zone)
         except (ValueError, OverflowError):
             pass  # such as the 30th of February
         raise ValidationError("Give a date and a time, such as 2026-03-29 02:30.")
+
+
+class MomentField(WallClockField):
+    """The same as the moment that it is, or the first one after those that a switch of clocks leaves out."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        given = super().to_python(value)
+        return given and moment_of(given.replace(tzinfo=None), self.zone)
 
 
 def listed(field: forms.JSONField) -> forms.JSONField:
@@ -76,13 +86,14 @@ class ScheduleForm(forms.ModelForm):
     next_run = WallClockField(
         required=False,
         show_hidden_initial=True,
-        help_text="By the clock of its time zone. Cron finds it by itself. Without one it does not fire.",
+        help_text="By the clock of its time zone. Left empty, it does not fire.",
     )
     repeats = forms.IntegerField(
         min_value=-1,
         initial=-1,
         show_hidden_initial=True,
-        help_text="How many more times; -1 for ever. One for once is deleted when it is done if this is -1, else kept.",
+        help_text="How many more times: -1 for ever, 0 not any more. One for once is deleted after its time if this is"
+        " -1; with 1 or more it fires once as well, and is kept.",
     )
     time_zone = forms.ChoiceField(
         choices=lambda: [(name, name) for name in sorted(available_timezones())],
@@ -102,7 +113,7 @@ class ScheduleForm(forms.ModelForm):
             "name": "For people: its runs keep it.",
             "schedule_type": "",
             "minutes": "Between two times, for the type Minutes.",
-            "cron": "Five fields, minute to weekday, for the type Cron.",
+            "cron": "Five fields, minute to weekday, for the type Cron, which finds its next run by itself.",
             "cluster": "Empty for the task's own.",
             "intended_date_kwarg": "The keyword argument that is given the time that was intended, if any.",
         }
@@ -113,7 +124,7 @@ class ScheduleForm(forms.ModelForm):
         zone = rules.time_zone if rules else default_zone()
         next_run = self.instance.next_run
         self.initial.update(
-            next_run=next_run and wall_clock(next_run, zone),
+            next_run=next_run and wall_clock(next_run, zone, rules.plan if rules else None),
             time_zone=zone,
             missed=rules.missed if rules else Missed.RUN_ONCE,
             overlap=rules.overlap if rules else Overlap.ALLOW,
@@ -148,7 +159,10 @@ class ScheduleForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if not self.instance.pk and not cleaned.get("next_run") and cleaned.get("schedule_type") != CRON:
+        if cleaned.get("schedule_type") == CRON:  # it has no such field on either page
+            self.errors.pop("next_run", None)
+            cleaned.pop("next_run", None)
+        elif not self.instance.pk and not cleaned.get("next_run") and "next_run" not in self.errors:
             self.add_error("next_run", "When is it to run first?")
         if {"task_path", "arguments", "keywords"} <= cleaned.keys():
             self._restore_secrets(cleaned)
@@ -252,7 +266,8 @@ class PageForm(ScheduleForm):
                 return Preview(trouble=str(self.errors[name][0]))
         made, rules = self.instance, getattr(self.instance, "rules", None)
         timing = Timing(made.schedule_type, self.zone, made.minutes, made.cron or None)
-        return Preview.of(timing, made.next_run, timezone.now(), made.repeats, rules.plan if rules else None)
+        missed = (self.is_bound and self.cleaned_data.get("missed")) or self.initial["missed"]
+        return Preview.of(timing, made.next_run, timezone.now(), made.repeats, rules.plan if rules else None, missed)
 
     def keep(self, by: By) -> Any:
         """Save it with its rules, and write down who did; raises `InvalidTaskError`."""
@@ -280,9 +295,10 @@ def call_form(task: Any, schedule: Any, data: Any = None) -> CallForm:
     return CallForm.from_call(task, args, own, data)
 
 
-def wall_clock(at: datetime, zone: str) -> datetime:
+def wall_clock(at: datetime, zone: str, plan: Plan | None = None) -> datetime:
+    """What the clock shows then; or with a plan what somebody had in mind, where a switch of clocks leaves that out."""
     try:
-        return at.astimezone(zone_of(zone)).replace(tzinfo=None, microsecond=0)
+        return Timing("D", zone).meant(at, plan).replace(microsecond=0)
     except BadTiming:
         return at.replace(tzinfo=None, microsecond=0)
 

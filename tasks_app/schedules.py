@@ -52,7 +52,8 @@ LOOK = """
 WITH every AS (
   SELECT schedule.id, name, func, left(args, {long}) AS args, left(kwargs, {long}) AS kwargs, schedule_type, minutes,
     cron, repeats, next_run, cluster, schedule.xmin::text AS version, rules.xmin::text AS rules_version, time_zone,
-    missed, overlap, about, plan, CASE WHEN broken_version = schedule.xmin::text THEN left(error, {long}) END AS error,
+    missed, overlap, about, plan, last_due,
+    CASE WHEN broken_version = schedule.xmin::text THEN left(error, {long}) END AS error,
     left(skipped, {long}) AS skipped, noted_at, paused_at, paused_until, paused_by_id, pause_reason,
     coalesce(CASE WHEN repeats <> 0 THEN next_run END, %(never)s) AS at
   FROM django_q_schedule AS schedule LEFT JOIN tasks_app_schedulerules AS rules ON rules.schedule_id = schedule.id),
@@ -151,6 +152,7 @@ class Line:
     overlap: str | None
     about: str | None
     plan: str | None
+    last_due: datetime | None
     error: str | None
     skipped: str | None
     noted_at: datetime | None
@@ -193,6 +195,11 @@ class Line:
         if self.paused_at and (self.paused_until is None or self.paused_until > self.now):
             return "paused"
         return "active"
+
+    @property
+    def has_fired(self) -> bool:
+        """At a time of its own. One that is done and never has was skipped, or had nothing to come."""
+        return self.last_due is not None
 
     @property
     def is_overdue(self) -> bool:

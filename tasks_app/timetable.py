@@ -11,11 +11,17 @@ from functools import lru_cache
 from cronsim import CronSim, CronSimError
 from django.utils import timezone
 
+from tasks_app.engine.firing import MISSED_AFTER
 from tasks_app.engine.timing import CRON, CRON_NAMES, HOURLY, MINUTES, MONTHS, ONCE, BadTiming, Plan, Timing
+from tasks_app.models import Missed
 from tasks_app.wording import ordinal, plural
 
 TOLD = 5
 """So many of its next moments are told."""
+
+AT_ONCE = "That time is over: it fires as soon as it is saved."
+SKIPPED = "That time is over: it is skipped, as missed ones are."
+NEVER = "That time is over, and a missed one is skipped: it will never fire."
 
 SHORTEST_MONTH = 28
 EVERY_MONTHS = {1: "month", 2: "2 months", 3: "3 months"}
@@ -29,7 +35,8 @@ def words(timing: Timing, due: datetime | None, plan: Plan | None = None) -> str
         return "Every minute" if timing.minutes in {None, 1} else f"Every {plural(timing.minutes or 1, 'minute')}"
     if due is None:
         return "Never"
-    began = timing.began(due, plan)
+    # Elapsed hours, and a time that comes once, know no other clock than the one of their moment.
+    began = timing.local(due) if timing.kind in {ONCE, HOURLY} else timing.began(due, plan)
     at = f"{began:%H:%M:%S}" if began.second else f"{began:%H:%M}"
     if timing.kind == ONCE:
         return f"Once, on {began.day} {began:%B %Y} at {at}"
@@ -99,15 +106,29 @@ class Preview:
     words: str = ""
     moments: tuple[tuple[datetime, str], ...] = ()
     trouble: str = ""
+    late: str = ""
+    """What becomes of a next time that is over."""
 
     @classmethod
-    def of(cls, timing: Timing, due: datetime | None, now: datetime, repeats: int, plan: Plan | None) -> Preview:
+    def of(
+        cls, timing: Timing, due: datetime | None, now: datetime, repeats: int, plan: Plan | None, missed: str
+    ) -> Preview:
         try:
             timing.check()
             if timing.kind == CRON and (due is None or not timing.is_of(plan)):
                 due, plan = timing.after(now, now), None
             if due is None:
                 return cls(trouble="Say when it is to run first.")
-            return cls(words(timing, due, plan), tuple(told(moments(timing, due, now, repeats, plan))))
+            due, noted = timing.first(due, plan)
+            plan, late = noted or plan, ""
+            said = words(timing, due, plan)
+            if due <= now and repeats:  # as a cluster will decide it
+                is_skipped = missed == Missed.SKIP and now - due > MISSED_AFTER
+                late = AT_ONCE if not is_skipped else NEVER if timing.kind == ONCE else SKIPPED
+                repeats -= repeats > 0 and not is_skipped
+                following = timing.after(due, now, plan)
+                plan = timing.plan(due, following, plan)
+                due = following
+            return cls(said, tuple(told(moments(timing, due, now, repeats, plan))), late=late)
         except BadTiming as error:
             return cls(trouble=str(error))

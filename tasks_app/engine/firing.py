@@ -209,7 +209,10 @@ def reason_to_skip(due: Due) -> str | None:
         # Somebody wrote the row back as it was before: the same moment is never fired twice.
         return f"Skipped: it was fired for {at} already."
     if due.missed == Missed.SKIP and due.now - due.next_run > MISSED_AFTER:
-        return f"Skipped: {'it was paused' if due.was_paused else 'no cluster was there'} at {at}."
+        if due.was_paused:
+            return f"Skipped: it was paused at {at}."
+        # Not for want of a cluster alone: it may have been over when somebody saved it.
+        return f"Skipped: {at} was over by more than a minute before a cluster could fire it."
     if due.overlap == Overlap.SKIP and due.is_unfinished and due.kind != ONCE:
         return f"Skipped at {at}: its last run has not ended."
     return None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
 from django.db.models import Model, Q
 from django.db.models.functions import Now
@@ -15,7 +16,7 @@ from django.db.models.signals import post_save, pre_delete, pre_save
 from django.dispatch import receiver
 from django.utils import timezone
 from django_q import tasks as q2_tasks
-from django_q.models import Schedule
+from django_q.models import Schedule, validate_cron
 from django_tasks.base import Task
 from django_tasks.exceptions import InvalidTaskError
 
@@ -133,6 +134,19 @@ def calculate_next_run(schedule: Schedule, next_run: datetime | None = None) -> 
 Schedule.calculate_next_run = calculate_next_run
 
 
+def check_cron(expression: str) -> None:
+    """Raises `ValidationError` for what the engine cannot read, in its own sentence."""
+    try:
+        Timing(CRON, default_zone(), cron=expression).check()
+    except BadTiming as error:
+        raise ValidationError(str(error)) from None
+
+
+# In place of croniter, which Django-Q2 checks with: it takes and refuses other lines than those that are fired here.
+_checks = Schedule._meta.get_field("cron").validators
+_checks[:] = [check_cron if each is validate_cron else each for each in _checks]
+
+
 def _as_one(save_base: Any) -> Any:
     """A schedule and its rules are there together: a cluster that found it alone would fire it without its options."""
 
@@ -150,9 +164,13 @@ Schedule.save_base = _as_one(Schedule.save_base)
 @receiver(pre_save, sender=Schedule, dispatch_uid="dumbwaiter")
 def before_save(sender: object, instance: Schedule, raw: bool, update_fields: Any, **kwargs: Any) -> None:
     """Refuse what cannot be fired; raises `InvalidTaskError`. A fixture is loaded as it is, and judged when due."""
-    if raw or not (update_fields is None or EDITED & set(update_fields)):
+    is_timed, is_edited = (update_fields is None or names & set(update_fields) for names in ({"next_run"}, EDITED))
+    if raw or not (is_timed or is_edited):
         return
     rules = ScheduleRules.objects.filter(pk=instance.pk).first() if instance.pk else None
+    instance._noted = first_time(instance, rules) if is_timed else {}
+    if not is_edited:
+        return
     if not instance._state.adding:
         # Also waits for a cluster that is just firing it, or holds the next one off until the caller commits.
         locked = Schedule.objects.filter(pk=instance.pk)
@@ -163,13 +181,23 @@ def before_save(sender: object, instance: Schedule, raw: bool, update_fields: An
     zone = rules.time_zone if rules else default_zone()
     call, task = check(instance, zone)
     intended_date(instance, call)
-    instance._noted = {"options": options_of(task, call)}
+    instance._noted["options"] = options_of(task, call)
     if instance.schedule_type == CRON:
         timing, now = _timing(instance, zone), datetime.now(UTC)
         if not timing.is_of(rules.plan if rules else None):
             # Django-Q2 reckons a new one only.
             instance.next_run = timing.after(now, now)
             instance._noted["plan"] = timing.plan(instance.next_run, instance.next_run)
+
+
+def first_time(schedule: Schedule, rules: ScheduleRules | None) -> dict[str, Any]:
+    """Its next time as a moment that there is; answers what its rules are to remember of the time that was given."""
+    given = schedule.next_run
+    if not isinstance(given, datetime) or timezone.is_naive(given):
+        return {}
+    timing = _timing(schedule, rules.time_zone if rules else default_zone())
+    schedule.next_run, plan = timing.first(given, rules.plan if rules else None)
+    return {"plan": plan} if plan else {}
 
 
 @receiver(post_save, sender=Schedule, dispatch_uid="dumbwaiter")

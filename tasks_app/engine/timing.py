@@ -9,7 +9,7 @@ at every hour. A day that a month does not have becomes its last, and the next m
 from __future__ import annotations
 
 import calendar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from cronsim import CronSim, CronSimError
 
 ONCE, MINUTES, CRON = "O", "I", "C"
 HOURLY = "H"
+ELAPSED = {MINUTES, HOURLY}
 DAYS = {"D": 1, "W": 7, "BW": 14}
 MONTHS = {"M": 1, "BM": 2, "Q": 3, "Y": 12}
 """Django-Q2's letters for its types of schedule."""
@@ -31,6 +32,16 @@ CRON_NAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+
+CRON_FIELDS = (
+    ("minute", "Minutes are 0 to 59"),
+    ("hour", "Hours are 0 to 23"),
+    ("day of the month", "Days are 1 to 31, L for the last one and LW for the last weekday"),
+    ("month", "Months are 1 to 12, or jan to dec"),
+    ("weekday", "Weekdays are 0 to 7, where both are Sunday, or sun to sat; 5L is the last Friday, fri#2 the second"),
+)
+CRON_SIGNS = "Of them there may be lists (1,15), ranges upwards (1-5), * for all and steps (*/10)"
+"""What each field of a cron expression takes, in its order, and what they all do."""
 
 Plan = dict[str, Any]
 """What a schedule's times are counted from: its timing, the wall clock of its first time, and the time found last."""
@@ -81,7 +92,7 @@ class Timing:
                 return None
             if self.kind == CRON:
                 return self._after_by_cron(latest)
-            if self.kind in {MINUTES, HOURLY}:
+            if self.kind in ELAPSED:
                 length = timedelta(hours=1) if self.kind == HOURLY else timedelta(minutes=self.minutes or 1)
                 return due + ((latest - due) // length + 1) * length
             return self._after_by_calendar(self.began(due, plan), latest)
@@ -103,26 +114,55 @@ class Timing:
 
     def began(self, due: datetime, plan: Plan | None) -> datetime:
         """The wall clock of the first time, from which short months and switches of clocks take nothing away."""
-        if plan and plan["next"] and self.is_of(plan):
-            # Forms know no fractions of a second. A larger difference means that somebody has set another time since.
-            is_as_planned = abs(datetime.fromisoformat(plan["next"]) - due) < timedelta(seconds=1)
-            if is_as_planned:
-                return datetime.fromisoformat(plan["began"])
+        if plan and self.is_of(plan) and is_planned(due, plan):
+            return datetime.fromisoformat(plan["began"])
+        return self.meant(due, plan)
+
+    def meant(self, due: datetime, plan: Plan | None) -> datetime:
+        """The wall clock of a time as somebody gave it, also where a switch of clocks leaves that out."""
+        local, zone = self.local(due), zone_of(self.zone)
+        if plan and plan["kind"] not in ELAPSED and is_planned(due, plan):
+            at = datetime.fromisoformat(plan["began"]).time()
+            for day in (local.date(), local.date() - timedelta(days=1)):  # clocks are switched at midnight, too
+                given = datetime.combine(day, at)
+                if _is_left_out(given, zone) and moment_of(given, zone) == due:
+                    return given
+        return local
+
+    def local(self, due: datetime) -> datetime:
+        """What the clock on the wall shows then."""
         return due.astimezone(zone_of(self.zone)).replace(tzinfo=None)
+
+    def first(self, given: datetime, plan: Plan | None = None) -> tuple[datetime, Plan | None]:
+        """The moment of a time that somebody gave, and a plan if another wall clock is to be remembered from then on.
+
+        By the clock of a zone it may be one that a switch leaves out: it is put off on that day alone.
+        """
+        zone, wall = given.tzinfo, given.replace(tzinfo=None)
+        if zone is None or not (named := getattr(zone, "key", None)):
+            return given, None
+        at = moment_of(wall, zone) if _is_left_out(wall, zone) else given.astimezone(UTC)
+        there = replace(self, zone=named)
+        if self.kind in ELAPSED or self.kind == CRON or there.meant(at, plan) == wall:
+            return at, None
+        return at, {"began": wall.isoformat(), "next": at.isoformat(), **there._key}
 
     def _after_by_cron(self, latest: datetime) -> datetime:
         if not self.cron:
             raise BadTiming("A schedule of the type Cron needs a cron expression.")
         expression = CRON_NAMES.get(self.cron.strip().lower(), self.cron)
-        if len(expression.split()) != 5:
-            raise BadTiming(f"A cron expression has five fields, minute to weekday; {self.cron!r} has not.")
+        if len(expression.split()) != len(CRON_FIELDS):
+            names = ", ".join(CRON_NAMES)
+            raise BadTiming(
+                f"A cron expression has five fields, minute to weekday, or is one of {names}; {self.cron!r} is not."
+            )
         zone = zone_of(self.zone)
         try:
             times = CronSim(expression, latest.astimezone(zone))
             # In the hour that comes twice it may begin with the first one, which is over.
             return next(at for time in times if (at := time.astimezone(UTC)) > latest)
-        except CronSimError as error:
-            raise BadTiming(f"The cron expression {self.cron!r} cannot be read: {str(error).lower()}.") from None
+        except CronSimError:
+            raise BadTiming(f"The cron expression {self.cron!r} cannot be read: {_trouble(expression)}") from None
         except StopIteration:
             raise BadTiming(f"The cron expression {self.cron!r} names a time that never comes.") from None
 
@@ -146,6 +186,24 @@ class Timing:
             raise OverflowError
         day = min(began.day, calendar.monthrange(year, month + 1)[1])
         return began.replace(year=year, month=month + 1, day=day)
+
+
+def is_planned(due: datetime, plan: Plan) -> bool:
+    """Nobody has set another time since. Forms know no fractions of a second."""
+    return bool(plan["next"]) and abs(datetime.fromisoformat(plan["next"]) - due) < timedelta(seconds=1)
+
+
+def _trouble(expression: str) -> str:
+    """Which field of it cannot be read, and what it takes."""
+    fields = expression.split()
+    for place, (name, allowed) in enumerate(CRON_FIELDS):
+        alone = ["*"] * len(fields)
+        alone[place] = fields[place]
+        try:
+            CronSim(" ".join(alone), datetime.now(UTC))
+        except CronSimError:
+            return f"{fields[place]!r} is no {name}. {allowed}. {CRON_SIGNS}."
+    return f"there is no day {fields[2]!r} in the month {fields[3]!r}."
 
 
 def moment_of(wall: datetime, zone: tzinfo) -> datetime:

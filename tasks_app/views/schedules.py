@@ -24,7 +24,7 @@ from tasks_app.clock import database_now
 from tasks_app.engine.schedule_call import default_zone
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import ScheduleRules
-from tasks_app.schedule_form import PageForm, Schedule, WallClockField, call_form, title_of
+from tasks_app.schedule_form import MomentField, PageForm, Schedule, call_form, title_of
 from tasks_app.signature import find_launchable, form_of, launchable
 from tasks_app.subject import subject_of
 from tasks_app.timetable import Preview
@@ -40,7 +40,7 @@ class PauseForm(forms.Form):
     """For how long, or until when by the viewer's clock, and why."""
 
     minutes = forms.TypedChoiceField(choices=PAUSES, required=False, coerce=int, empty_value=None)
-    until = WallClockField(required=False)
+    until = MomentField(required=False)
     why = forms.CharField(max_length=REASON_LENGTH, required=False)
 
     def __init__(self, data: Any) -> None:
@@ -152,12 +152,17 @@ def change(request: HttpRequest, pk: int) -> HttpResponse:
         "line": line, "subject": subject_of(line.about, request), "now": line.now, "poll": poll_url(request, ""),
         **rights(request), **both,
     }  # fmt: skip
-    return render(request, "schedule.html", context, status=status_of(both))
+    return render(request, "schedule.html", context, status=status_of(request, both))
 
 
-def status_of(both: dict[str, Any]) -> int:
-    is_valid = both["form"].is_valid() and (both["call"] is None or both["call"].is_valid())
-    return HTTPStatus.OK if is_valid else HTTPStatus.UNPROCESSABLE_ENTITY
+def status_of(request: HttpRequest, both: dict[str, Any]) -> int:
+    """Who only looks at it has made no mistake yet, whatever is still to be filled in."""
+    is_look = request.method != "POST" or request.POST.get("do") == "preview"
+    return HTTPStatus.OK if is_look or is_valid(both) else HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def is_valid(both: dict[str, Any]) -> bool:
+    return both["form"].is_valid() and (both["call"] is None or both["call"].is_valid())
 
 
 def kept(request: HttpRequest, both: dict[str, Any], permission: str) -> HttpResponse | None:
@@ -171,7 +176,7 @@ def kept(request: HttpRequest, both: dict[str, Any], permission: str) -> HttpRes
         form.add_error(None, f"You may not save it: that needs the permission {permission}.")
     elif form.instance.func not in task_paths():
         form.add_error(None, f"{wording.visible(form.instance.func)} is no registered task; code alone can change it.")
-    elif status_of(both) == HTTPStatus.OK:
+    elif is_valid(both):
         try:
             made = form.keep(Actor.of(request))
         except InvalidTaskError as error:
@@ -202,8 +207,7 @@ def new(request: HttpRequest) -> HttpResponse:
     both = forms_of(made, request.POST if request.method == "POST" else None)
     if request.method == "POST" and (done := kept(request, both, ADD)):
         return done
-    status = status_of(both) if request.method == "POST" else HTTPStatus.OK
-    return render(request, "schedules/new.html", {**context, **both}, status=status)
+    return render(request, "schedules/new.html", {**context, **both}, status=status_of(request, both))
 
 
 @never_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from django_q.models import Schedule
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tasks_app.models import TaskRun
 from tasks_app.workflows import PREVIOUS, chain, group
@@ -72,12 +72,36 @@ def test_a_schedule_is_made_run_paused_and_deleted(
     assert watched.trouble == []
 
 
+def test_the_preview_follows_whoever_types_faster_than_it_is_answered(web: WebFactory, open_page: OpenPage) -> None:
+    watched = open_page(web(**SHORT))
+    page = watched.page
+    page.goto(f"{watched.address}/schedules/new/?task=tasks_app.tasks.practice.create_task")
+    held: list[Route] = []
+    page.route("**/schedules/preview/**", lambda route: held.append(route), times=1)
+    with page.expect_request("**/schedules/preview/**"):
+        page.get_by_label("How often").select_option("H")
+    page.get_by_label("How often").select_option("W")
+    page.get_by_label("How often").select_option("O")
+    held[0].continue_()
+
+    expect(page.locator("#preview")).to_contain_text("Once, on")
+    page.get_by_label("Next run").fill("2020-01-01T00:00:00")
+    expect(page.locator("#preview")).to_contain_text("it fires as soon as it is saved")
+    page.locator("summary", has_text="Missed and overlapping").click()
+    page.get_by_label("If missed").select_option("skip")
+    expect(page.locator("#preview")).to_contain_text("it will never fire")
+    assert watched.trouble == []
+
+
 def test_the_form_works_without_a_script(web: WebFactory, open_page: OpenPage) -> None:
-    page = open_page(web(**SHORT), java_script_enabled=False).page
+    watched = open_page(web(**SHORT), java_script_enabled=False)
+    page = watched.page
     page.get_by_role("link", name="Schedules").first.click()
     page.get_by_role("link", name="New schedule").click()
     page.get_by_role("link", name="create_task").click()
     page.get_by_label("How often").select_option("H")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview")).to_contain_text("Every hour")
     page.locator("[name='arg-type']").fill("2")
     page.get_by_role("button", name="Preview").click()
     expect(page.locator("#preview")).to_contain_text("Every hour")
@@ -86,6 +110,7 @@ def test_the_form_works_without_a_script(web: WebFactory, open_page: OpenPage) -
     expect(page.get_by_text("is saved.")).to_be_visible()
     page.get_by_role("button", name="Run now").click()
     expect(page.get_by_text("has a run now.")).to_be_visible()
+    assert watched.trouble == []
 
 
 def test_a_workflow_is_followed_to_its_end(

@@ -20,6 +20,7 @@ from django_tasks.exceptions import InvalidTaskError
 from config.local import BASE_DIR
 from tasks_app.checks import check_catch_up
 from tasks_app.engine.schedule_call import BadSchedule, read_call
+from tasks_app.engine.timing import CRON_NAMES
 from tasks_app.models import ScheduleRules
 from tests import outcomes
 
@@ -128,7 +129,7 @@ def test_its_task_is_kept_under_its_own_path() -> None:
         ({"schedule_type": "I", "minutes": 0}, "at least 1 minute"),
         ({"schedule_type": "D", "minutes": 5}, "Only a schedule of the type Minutes"),
         ({"schedule_type": "D", "cron": "* * * * *"}, "Only a schedule of the type Cron"),
-        ({"schedule_type": "C", "cron": "0 22-2 * * *"}, "cannot be read: bad hour"),
+        ({"schedule_type": "C", "cron": "0 22-2 * * *"}, "cannot be read: '22-2' is no hour. Hours are 0 to 23"),
         ({"schedule_type": "C", "cron": "0 0 * * * *"}, "has five fields"),
         ({"schedule_type": "C"}, "needs a cron expression"),
         ({"schedule_type": "ZZ"}, "There is no type of schedule"),
@@ -200,6 +201,48 @@ def test_an_argument_may_be_called_about() -> None:
     assert (made.kwargs, made.rules.about) == ("{'about': 'cats'}", None)
     with pytest.raises(InvalidTaskError, match="unexpected keyword argument 'about'"):
         schedule("tests.outcomes.fails", about="cats")
+
+
+def cron_lines() -> list[str]:
+    """Those that the README shows, and its names."""
+    told = re.search(
+        r"- \*\*Cron\*\*.*?\n- \*\*|- \*\*Cron\*\*.*?\n- ", (BASE_DIR / "README.md").read_text(), re.DOTALL
+    )
+    assert told
+    return [line for line in re.findall(r"`([^`]+)`", told[0]) if line != "next_run"]
+
+
+def test_the_cron_lines_of_the_readme_are_taken_by_every_door() -> None:
+    lines = cron_lines()
+    assert {line for line in lines if line.startswith("@")} == set(CRON_NAMES)
+    assert len(lines) == len(CRON_NAMES) + 5
+
+    for line in lines:
+        assert schedule(SUCCEEDS, schedule_type="C", cron=line).next_run > timezone.now()
+        assert Schedule.objects.create(func=SUCCEEDS, schedule_type="C", cron=line).next_run > timezone.now()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("60 * * * *", "'60' is no minute. Minutes are 0 to 59"),
+        ("*/0 * * * *", "'*/0' is no minute"),
+        ("0 24 * * *", "'24' is no hour. Hours are 0 to 23"),
+        ("0 0 0 * *", "'0' is no day of the month. Days are 1 to 31, L for the last"),
+        ("0 0 1 13 *", "'13' is no month. Months are 1 to 12, or jan to dec"),
+        ("0 0 * * fri-sun", "'fri-sun' is no weekday. Weekdays are 0 to 7"),
+        ("0 0 30 2 *", "no day '30' in the month '2'"),
+        ("0 0 * * * *", "five fields, minute to weekday, or is one of @hourly"),
+        ("@reboot", "is one of @hourly"),
+        ("R R * * *", "'R' is no minute"),
+    ],
+)
+def test_a_cron_line_that_cannot_be_read_says_what_could(line: str, sentence: str) -> None:
+    for make in (schedule, lambda func, **columns: Schedule.objects.create(func=func, **columns)):
+        with pytest.raises((ValidationError, InvalidTaskError)) as refused:
+            make(SUCCEEDS, schedule_type="C", cron=line)
+        assert sentence in str(refused.value).replace("\\'", "'")
+    assert not Schedule.objects.exists()
 
 
 def test_q_clusters_catch_up_is_refused(settings: Any) -> None:

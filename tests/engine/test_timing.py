@@ -76,6 +76,28 @@ def test_cron_at_the_edges(cron: str, zone: str, first: str, expected: list[str]
     assert times(Timing("C", zone, cron=cron), first, len(expected)) == expected
 
 
+@pytest.mark.parametrize(
+    ("zone", "given", "at", "then"),
+    [
+        (BERLIN, "2027-03-28 02:30", "2027-03-28 03:00+02", "2027-03-29 02:30+02"),
+        (NEW_YORK, "2027-03-14 02:00", "2027-03-14 03:00-04", "2027-03-15 02:00-04"),
+        # Its clocks are switched at 23:00, and the first moment after it is on the next day.
+        ("America/Nuuk", "2027-03-27 23:30", "2027-03-28 00:00-01", "2027-03-28 23:30-01"),
+        ("Australia/Lord_Howe", "2027-10-03 02:10", "2027-10-03 02:30+11", "2027-10-04 02:10+11"),
+        (BERLIN, "2027-10-31 02:30", "2027-10-31 02:30+02", "2027-11-01 02:30+01"),
+    ],
+)
+def test_a_first_time_at_a_switch_keeps_its_wall_clock(zone: str, given: str, at: str, then: str) -> None:
+    timing, wall = Timing("D", zone), datetime.fromisoformat(given)
+    due, plan = timing.first(wall.replace(tzinfo=ZoneInfo(zone)))
+    following = timing.after(due, due, plan)
+
+    assert following
+    shown = [f"{each.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M%z}"[:-2] for each in (due, following)]
+    assert shown == [at, then]
+    assert timing.meant(due, plan) == wall  # as a form shows it
+
+
 def test_cron_in_the_second_of_two_equal_hours_looks_forward() -> None:
     """02:10 for the second time: the 02:30 of that night is over."""
     now = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
@@ -125,8 +147,8 @@ def test_another_time_set_by_somebody_is_the_one_to_count_from() -> None:
         (Timing("D", "UTC", cron="* * * * *"), "Only a schedule of the type Cron"),
         (Timing("C", "UTC"), "needs a cron expression"),
         (Timing("C", "UTC", cron="* * * * * *"), "has five fields"),
-        (Timing("C", "UTC", cron="61 * * * *"), "cannot be read: bad minute"),
-        (Timing("C", "UTC", cron="0 0 31 2 *"), "cannot be read: bad day-of-month"),
+        (Timing("C", "UTC", cron="61 * * * *"), "cannot be read: '61' is no minute"),
+        (Timing("C", "UTC", cron="0 0 31 2 *"), "cannot be read: there is no day '31' in the month '2'"),
         (Timing("C", "UTC", cron="0 0 */20 * 1L"), "never comes"),
     ],
 )

@@ -104,7 +104,7 @@ def test_arguments_of_every_kind_of_json_come_back_as_they_were(operators_client
         ({"keywords": "type=1"}, "valid JSON"),
         ({"keywords": '{"type": NaN}'}, "cannot be read as plain values"),
         ({"keywords": '{"type": 1, "hook": "os.system"}'}, "cannot take hook"),
-        ({"schedule_type": "C", "cron": "61 * * * *"}, "out of range"),
+        ({"schedule_type": "C", "cron": "61 * * * *"}, "Minutes are 0 to 59"),
         ({"schedule_type": "C", "cron": "* * * * * *"}, "five fields"),
         ({"schedule_type": "I", "minutes": "0"}, "at least 1 minute"),
         ({"cron": "* * * * *"}, "Only a schedule of the type Cron"),
@@ -143,6 +143,21 @@ def test_saving_a_page_takes_back_nothing_that_a_cluster_did_meanwhile(
     made.refresh_from_db()
     assert (made.name, made.repeats, TaskRun.objects.count()) == ("renamed", 2, 1)
     assert made.next_run > database_now()
+
+
+def test_a_time_that_is_left_out_is_shown_as_it_was_given(operators_client: Client) -> None:
+    made = added(operators_client, next_run="2031-03-30T02:30:00")
+    shown = operators_client.get(f"{LIST}{made.pk}/change/").context["adminform"].form["next_run"]
+    assert shown.initial == datetime.fromisoformat("2031-03-30T02:30")
+
+    assert save_as_shown(operators_client, made, schedule_type="W").status_code == 302
+    made = Schedule.objects.get()
+    assert made.calculate_next_run() == datetime(2031, 4, 6, 0, 30, tzinfo=UTC)
+
+    assert save_as_shown(operators_client, made, next_run="2031-03-30T03:00:00").status_code == 302
+    made = Schedule.objects.get()
+    assert made.next_run == datetime(2031, 3, 30, 1, 0, tzinfo=UTC)
+    assert made.calculate_next_run() == datetime(2031, 4, 6, 1, 0, tzinfo=UTC)
 
 
 def test_another_zone_keeps_the_wall_clock(operators_client: Client) -> None:

@@ -187,6 +187,7 @@ def test_what_keeps_it_from_firing_is_told(operators_client: Client) -> None:
             "UPDATE tasks_app_schedulerules SET error = 'No such <b>task</b>.', broken_version ="
             " (SELECT xmin::text FROM django_q_schedule WHERE id = schedule_id) WHERE schedule_id = %s", [broken.pk]
         )  # fmt: skip
+    ScheduleRules.objects.filter(schedule=done).update(last_due=timezone.now())
     states = {line.name: (line.state, line.is_overdue) for line in schedules.look(query()).lines}
 
     assert states == {"broken": ("broken", False), "done": ("done", False), "overdue": ("active", True)}
@@ -450,6 +451,12 @@ def test_a_schedule_is_made_with_the_tasks_own_form(operators_client: Client) ->
     assert (made.func, made.name, read_literals(made.args, made.kwargs)) == (TASK, "nightly", ([], {"type": 1}))
     assert (made.rules.time_zone, made.rules.overlap) == ("Europe/Berlin", "skip")
     assert made.next_run == datetime(2031, 3, 30, 1, 0, tzinfo=UTC)  # 02:30 is left out in that night
+    text = page(operators_client, response["Location"])
+    assert "Every day at 02:30" in text
+    assert [said for _, _, said in next_ones(text)][:3] == [
+        "Sun 30 March 2031, 01:00", "Mon 31 March 2031, 00:30", "Tue 1 April 2031, 00:30",
+    ]  # fmt: skip
+    assert 'value="2031-03-30T02:30:00"' in text
     assert AuditEntry.objects.filter(verb="add", subject="schedule nightly").exists()
 
 
@@ -458,7 +465,7 @@ def test_a_schedule_is_made_with_the_tasks_own_form(operators_client: Client) ->
     [
         ({"schedule_type": "C", "cron": "61 * * * *"}, "The cron expression '61 * * * *' cannot be read"),
         ({"schedule_type": "C", "cron": ""}, "needs a cron expression"),
-        ({"schedule_type": "C", "cron": "0 0 30 2 *"}, "bad day-of-month"),
+        ({"schedule_type": "C", "cron": "0 0 30 2 *"}, "no day '30' in the month '2'"),
         ({"schedule_type": "I", "minutes": "0"}, "at least 1"),
         ({"schedule_type": "I"}, "at least 1"),
         ({"next_run": ""}, "When is it to run first?"),
@@ -561,7 +568,7 @@ def test_the_preview_tells_words_and_five_moments(operators_client: Client) -> N
     ("given", "told"),
     [
         ({"schedule_type": "C", "cron": "x"}, "has five fields"),
-        ({"schedule_type": "C", "cron": "0 22-2 * * *"}, "bad hour"),
+        ({"schedule_type": "C", "cron": "0 22-2 * * *"}, "Hours are 0 to 23"),
         ({"schedule_type": "D"}, "run first"),
         ({"schedule_type": "Z"}, "Z"),
         ({}, "required"),
@@ -572,6 +579,82 @@ def test_the_preview_tells_words_and_five_moments(operators_client: Client) -> N
 )
 def test_the_preview_says_what_is_wrong(operators_client: Client, given: dict[str, str], told: str) -> None:
     assert told in preview(operators_client, **given)
+
+
+def test_the_preview_keeps_the_wall_clock_of_a_time_that_is_left_out(operators_client: Client) -> None:
+    given = {"next_run": "2031-03-30T02:30", "time_zone": "Europe/Berlin"}
+    text = preview(operators_client, schedule_type="D", **given)
+    assert "Every day at 02:30" in text
+    assert re.findall(r'datetime="2031-([^"+]+)', text)[:3] == ["03-30T01:00:00", "03-31T00:30:00", "04-01T00:30:00"]
+    assert "Once, on 30 March 2031 at 03:00" in preview(operators_client, schedule_type="O", **given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "missed", "told", "moments"),
+    [
+        ("O", "once", "it fires as soon as it is saved", 0),
+        ("O", "skip", "it will never fire", 0),
+        ("D", "once", "it fires as soon as it is saved", 5),
+        ("D", "skip", "it is skipped, as missed ones are", 5),
+    ],
+)
+def test_the_preview_says_what_becomes_of_a_time_that_is_over(
+    operators_client: Client, kind: str, missed: str, told: str, moments: int
+) -> None:
+    text = preview(operators_client, schedule_type=kind, next_run="2020-01-01T00:00", missed=missed)
+    assert told in text
+    ahead = [datetime.fromisoformat(at) for at, _, _ in next_ones(text)]
+    assert len(ahead) == moments
+    assert all(at > database_now() for at in ahead)
+    assert "no repeats are left" not in text
+
+
+def test_the_preview_counts_a_time_that_fires_at_once_among_its_repeats(operators_client: Client) -> None:
+    given = {"schedule_type": "D", "next_run": "2020-01-01T00:00", "repeats": "3"}
+    counts = [len(next_ones(preview(operators_client, missed=missed, **given))) for missed in ("once", "skip")]
+    assert counts == [2, 3]
+    none = preview(operators_client, **{**given, "repeats": "0"})
+    assert "It does not fire: no repeats are left." in none
+    assert "as soon as it is saved" not in none
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_to_look_is_no_error_whatever_is_still_missing(operators_client: Client, is_saved: bool) -> None:
+    address = f"/schedules/{make().pk}/" if is_saved else "/schedules/new/"
+    answer = operators_client.post(address, {**FILLED_IN, "arg-type": "", "do": "preview"})
+    assert answer.status_code == 200
+    assert "Every day at 02:30" in answer.content.decode()
+
+
+def test_what_never_fired_does_not_look_done(operators_client: Client, transactional_db: None) -> None:
+    made = make(name="late", schedule_type="O", next_run=timezone.now() - timedelta(hours=1))
+    made.rules.change(missed="skip")
+    with connect("test") as db:
+        assert firing.fire(db)
+
+    row = row_of(page(operators_client), made)
+    assert "</svg>Skipped</span>" in row
+    assert "was over by more than a minute" in row
+    text = page(operators_client, f"/schedules/{made.pk}/")
+    assert "It never fired" in text
+    assert "It is done" not in text
+    assert "It never fired" in page(operators_client, f"/admin/django_q/schedule/{made.pk}/change/")
+    made.refresh_from_db()
+    made.name = "renamed"
+    made.save()
+    assert "</svg>Never fired</span>" in row_of(page(operators_client), made)
+
+
+def test_cron_takes_no_next_run(operators_client: Client) -> None:
+    """The page has no such field for it; what was typed there for another type, even nonsense, is left out."""
+    for name, next_run in (("good", "2031-03-30T02:30"), ("bad", "30 February")):
+        given = {"name": name, "schedule_type": "C", "cron": "30 2 * * *", "next_run": next_run}
+        assert add(operators_client, **given).status_code == 302
+    for made in Schedule.objects.all():
+        assert made.next_run - timezone.now() < timedelta(days=1, hours=1)
+    given = {"schedule_type": "C", "cron": "30 2 * * *", "name": made.name, "next_run": "2031-03-30T02:30"}
+    assert operators_client.post(f"/schedules/{made.pk}/", {**FILLED_IN, **given}).status_code == 302
+    assert Schedule.objects.get(pk=made.pk).next_run - timezone.now() < timedelta(days=1, hours=1)
 
 
 def test_the_button_preview_saves_nothing(operators_client: Client) -> None:
