@@ -166,6 +166,10 @@ class Site:
         began = time.perf_counter()
         connection.request("POST" if form else "GET", path, body, headers)
         answer = connection.getresponse()
+        if form and answer.status == 302 and (where := answer.headers["Location"]).startswith(f"{path}?"):
+            answer.read()  # it is asked at an address of its own
+            connection.request("GET", where, headers=self.headers())
+            answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
         spent = 1000 * (time.perf_counter() - began)
         connection.close()

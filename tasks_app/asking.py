@@ -55,8 +55,11 @@ class Asking:
 
 
 def reason_of(request: HttpRequest) -> str:
-    """Why, as somebody wrote it for the audit; empty for most. The next page tells when it was too long."""
-    why = request.POST.get("why", "").replace("\0", "").strip()
+    """Why, as somebody wrote it for the audit; empty for most. The next page tells what of it was not kept."""
+    given = request.POST.get("why", "")
+    why = given.replace("\0", "").strip()
+    if "\0" in given:
+        messages.error(request, "A NUL character in the reason was left out.")
     if len(why) > REASON_LENGTH:
         messages.error(request, f"Only the first {REASON_LENGTH} characters of the reason were kept.")
     return why[:REASON_LENGTH]

@@ -11,9 +11,10 @@ from typing import Any
 
 from django.db import connection
 from django.db.models import F, Func, JSONField, TextField
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Left
 
-from tasks_app import wording
+from tasks_app import deeds, wording
 from tasks_app.files import RunFile, files_of, told
 from tasks_app.health import PLAIN
 from tasks_app.jsonable import Cut
@@ -30,6 +31,10 @@ PREVIEW = 2_000
 """So many characters of arguments and result are read for a row; each may be a megabyte."""
 
 HEAVY = ("args", "kwargs", "return_value")
+
+# Of a bulk act only what it was asked for, in words: the ids of its runs would leave no place for that.
+KWARGS = f"""(CASE WHEN task_path = '{deeds.ACTS}'
+  THEN jsonb_build_object('verb', kwargs -> 'verb', 'what', kwargs -> 'what') ELSE kwargs END)"""
 
 # Tracebacks are many kilobytes each, and no row shows one.
 ATTEMPTS = Func(
@@ -91,8 +96,10 @@ class Row:
 
     @property
     def arguments(self) -> str:
-        call = (loaded(self.run.__dict__.get(name)) for name in ("args_preview", "kwargs_preview"))
-        args, kwargs = masked_call(self.run.task_path, *call)
+        args, kwargs = (loaded(self.run.__dict__.get(name)) for name in ("args_preview", "kwargs_preview"))
+        if wished := deeds.wished(self.run.task_path, kwargs):
+            return wording.one_line(wished)
+        args, kwargs = masked_call(self.run.task_path, args, kwargs)
         if isinstance(args, list) and isinstance(kwargs, dict):
             return wording.arguments_line(args, kwargs)
         return wording.one_line(kwargs if args == [] else args)
@@ -193,11 +200,19 @@ def with_previews(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, run=found[row.run.pk]) for row in rows if row.run.pk in found]
 
 
+def previews() -> dict[str, Left]:
+    """The beginnings of arguments and result, as rows read them; of a query that has no other table."""
+    kwargs = RawSQL(KWARGS, (), JSONField())  # noqa: S611  no part is anybody's
+    values: dict[str, Any] = {"args": "args", "kwargs": kwargs, "return_value": "return_value"}
+    return {f"{name}_preview": Left(Cast(value, TextField()), PREVIEW) for name, value in values.items()}
+
+
 def previewed(ids: Iterable[Any]) -> list[TaskRun]:
     """The runs as rows show them: of values without bound only the beginning is read."""
-    previews = {f"{name}_preview": Left(Cast(name, TextField()), PREVIEW) for name in (*HEAVY, "failure_message")}
-    found = TaskRun.objects.defer(*HEAVY, "failure_message", "attempts")
-    runs: list[Any] = list(found.annotate(**previews, attempts_told=ATTEMPTS).filter(pk__in=list(ids)))
+    said = Left(Cast("failure_message", TextField()), PREVIEW)
+    found = TaskRun.objects.defer(*HEAVY, "failure_message", "attempts").annotate(**previews())
+    found = found.annotate(failure_message_preview=said, attempts_told=ATTEMPTS)
+    runs: list[Any] = list(found.filter(pk__in=list(ids)))
     for run in runs:
         run.failure_message = run.__dict__.pop("failure_message_preview")
         run.attempts = run.__dict__.pop("attempts_told")

@@ -22,7 +22,7 @@ from django_tasks.exceptions import InvalidTaskError
 from tasks_app import powers, wording
 from tasks_app.audit import REASON_LENGTH, Actor, By, actor_of, readable
 from tasks_app.clock import database_now
-from tasks_app.deeds import DEEDS, Deed
+from tasks_app.deeds import ACTS, DEEDS, Deed
 from tasks_app.engine import acts, verbs
 from tasks_app.engine.acts import Tally
 from tasks_app.engine.context import RunContext
@@ -77,7 +77,9 @@ class Order:
     def deed(self) -> Deed:
         if deed := DEEDS.get(self.verb):
             return deed
-        raise BadOrder(f"Nothing is called {wording.visible(wording.clip(str(self.verb), 50))} that could be done.")
+        word = wording.visible(wording.clip(str(self.verb), 50))
+        choices = "Runs can be retried, cancelled, deleted, run now or at a time, moved, and given a priority."
+        raise BadOrder(f"There is no “{word}” for runs. {choices}" if word else choices)
 
     def act(self, by: By = None) -> Verb:
         """The verb, with its value; raises `InvalidTaskError` for one that no run can have."""
@@ -120,16 +122,25 @@ class Order:
         if self.ids is not None and len(self.ids) > MOST_IDS:
             raise BadOrder(f"At most {wording.count(MOST_IDS)} runs can be ticked. Choose all that match instead.")
 
-    def runs(self, person: Person) -> TaskRunQuerySet:
-        """The runs that are meant and within this person's reach; raises `BadOrder` for a filter that is none."""
+    def reached(self, person: Person) -> TaskRunQuerySet:
+        """The runs that are named and within this person's reach; raises `BadOrder` for a filter that is none."""
         if self.ids is not None:
             found = TaskRun.objects.filter(pk__in=self.ids)
         else:
             found = find(self.query or "", person).runs()
-        if self.verb == "retry":
-            # Done again, a bulk act would be another act than the one that was wished: its page alone offers it.
-            found = found.exclude(task_path=path())
         return powers.within(person, self.deed.permission, found)
+
+    def takes(self, task_path: str) -> bool:
+        """Whether it is done to runs of this task.
+
+        Done again, a bulk act would be another act than the one that was wished: its page alone offers it.
+        """
+        return self.verb != "retry" or task_path != path()
+
+    def runs(self, person: Person) -> TaskRunQuerySet:
+        """Those of them that are meant."""
+        found = self.reached(person)
+        return found if self.takes(path()) else found.exclude(task_path=path())
 
 
 def moment(text: object) -> datetime:
@@ -144,9 +155,7 @@ def moment(text: object) -> datetime:
 
 def path() -> str:
     """The task by which all this is done."""
-    from tasks_app.tasks.bulk import act_on_runs
-
-    return act_on_runs.module_path
+    return ACTS
 
 
 def send(

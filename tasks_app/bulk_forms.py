@@ -8,8 +8,8 @@ from django import forms
 from django_tasks.base import TASK_MAX_PRIORITY, TASK_MIN_PRIORITY
 from django_tasks.exceptions import InvalidTaskError
 
-from tasks_app.audit import REASON_LENGTH
 from tasks_app.engine.verbs import check_queue
+from tasks_app.fields import ReasonField
 from tasks_app.forms import OnceForm
 from tasks_app.models.run import QUEUE_NAME_LENGTH
 
@@ -19,7 +19,7 @@ BAD_PRIORITY = f"A priority is a whole number from {TASK_MIN_PRIORITY} to {TASK_
 class OrderForm(OnceForm):
     """Why, for the audit."""
 
-    why = forms.CharField(max_length=REASON_LENGTH, required=False)
+    why = ReasonField()
 
     @property
     def options(self) -> dict[str, Any]:

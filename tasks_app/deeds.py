@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tasks_app.powers import CANCEL, CHANGE, DELETE, RETRY
+
+ACTS = "tasks_app.tasks.bulk.act_on_runs"
+REMOVALS = "tasks_app.tasks.schedules.delete_schedule"
+"""The tasks by which what was wished is done."""
 
 ENDED = ("successful", "failed", "cancelled")
 UNHELD = ("ready", "scheduled", "retrying", "waiting")
@@ -76,3 +81,16 @@ DEEDS = {
         ),
     )
 }  # fmt: skip
+
+
+def wished(task_path: str, kwargs: Any) -> str:
+    """What a run was asked for that is itself a deed, in words; empty for any other run.
+
+    Of its arguments the two that say so will do: `verb` and `what`.
+    """
+    if not isinstance(kwargs, dict):
+        return ""
+    if task_path == REMOVALS and (title := kwargs.get("title")):
+        return f"Delete: the schedule {title}"
+    deed = DEEDS.get(str(kwargs.get("verb"))) if task_path == ACTS else None
+    return f"{deed.label}: {what}" if deed and (what := kwargs.get("what")) else ""

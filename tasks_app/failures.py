@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, TextField
-from django.db.models.functions import Cast, Left, Now
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Left, Now
 
 from tasks_app import wording
 from tasks_app.alike import without_differences
-from tasks_app.board import HEAVY, PREVIEW, Row
+from tasks_app.board import HEAVY, Row, previews
 from tasks_app.charts import Bars, Column, Spark
 from tasks_app.links import runs_url
 from tasks_app.masking import MASK, masked_call
@@ -205,10 +205,9 @@ def lines(groups: Sequence[FailureGroup], now: datetime, queue: str = "") -> lis
 
 def newest_runs(group: FailureGroup, most: int) -> list[TaskRun]:
     """Its newest runs, of values without bound only the beginning."""
-    previews = {f"{name}_preview": Left(Cast(name, TextField()), PREVIEW) for name in HEAVY}
     runs = TaskRun.objects.filter(failure_group=group).order_by("-finished_at", "-id")
     said = Left("failure_message", MESSAGE)
-    return list(runs.defer(*HEAVY, "attempts", "failure_message").annotate(**previews, said=said)[:most])
+    return list(runs.defer(*HEAVY, "attempts", "failure_message").annotate(**previews(), said=said)[:most])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from django_tasks import task_backends
 from tasks_app import belongings, wording
 from tasks_app.backend import PostgresBackend
 from tasks_app.engine.wishes import KeyReused
+from tasks_app.fields import PlainForm
 from tasks_app.files import UPLOADS
 from tasks_app.ids import new_id
 from tasks_app.models import TaskRun
@@ -28,10 +29,10 @@ def backend() -> PostgresBackend:
     return cast(PostgresBackend, task_backends["default"])
 
 
-class OnceForm(forms.Form):
+class OnceForm(PlainForm):
     """A form with a key of its own each time it is shown: sent twice, as by a double click, it makes one run."""
 
-    once = forms.CharField(required=False)
+    once = forms.Field(required=False)
 
     @property
     def new_key(self) -> str:
@@ -41,7 +42,7 @@ class OnceForm(forms.Form):
     def clean_once(self) -> str:
         """A key that is none of ours is no key: what was sent counts."""
         try:
-            return uuid.UUID(self.cleaned_data["once"]).hex
+            return uuid.UUID(str(self.cleaned_data["once"])).hex
         except ValueError:
             return ""
 

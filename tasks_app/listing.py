@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.http import QueryDict
 
 from tasks_app import search
-from tasks_app.board import PREVIEW
+from tasks_app.board import KWARGS, PREVIEW
 from tasks_app.finding import HELD, LATER, WAITS, Finding
 from tasks_app.live import digest
 from tasks_app.models import TaskRun
@@ -47,7 +47,7 @@ id, task_path, queue_name, priority, status, claimed_by, attempt, max_attempts, 
 claimed_at, started_at, finished_at, cancel_requested_at, is_waiting, limit_key, failure, owner_id, workflow_id,
 previous, left(failure_message, 500) AS failure_message,
 CASE WHEN status = 'READY' THEN attempts ELSE '[]' END AS attempts,
-left(args::text, {PREVIEW}) AS args_preview, left(kwargs::text, {PREVIEW}) AS kwargs_preview,
+left(args::text, {PREVIEW}) AS args_preview, left({KWARGS}::text, {PREVIEW}) AS kwargs_preview,
 left(return_value::text, {PREVIEW}) AS return_value_preview, progress::text AS progress_text,
 statement_timestamp() AS read_at
 """

@@ -16,6 +16,7 @@ from tasks_app import wording
 from tasks_app.admin import CappedPaginator, queue_names
 from tasks_app.audit import Actor
 from tasks_app.catalog import task_paths
+from tasks_app.fields import ReasonField, say_plainly
 from tasks_app.models import Queue, TaskLimit
 from tasks_app.models.queue import Policy
 from tasks_app.pace import MOST, BadLimit, limits_of, unit_of
@@ -32,7 +33,7 @@ class PolicyForm(forms.ModelForm):
         label="Until", required=False, help_text="When it goes on by itself. Empty: when somebody resumes it.",
         widget=AdminSplitDateTime,
     )  # fmt: skip
-    reason = forms.CharField(label="Why", required=False, max_length=500)
+    reason = ReasonField(label="Why")
     most = forms.IntegerField(
         label="At most at work", required=False, min_value=1, max_value=MOST,
         help_text="How many of its runs may be held at once, over all hosts. Empty: any number.",
@@ -40,6 +41,7 @@ class PolicyForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        say_plainly(self.fields.values())
         policy = self.instance
         if policy.pk:
             self.initial["most"] = policy.max_running

@@ -8,8 +8,8 @@ from typing import cast
 from django import forms
 from django.http import HttpRequest
 
-from tasks_app.audit import REASON_LENGTH
 from tasks_app.clock import database_now
+from tasks_app.fields import ReasonField
 
 PAUSES = (("", "until I resume it"), ("15", "for 15 minutes"), ("60", "for an hour"), ("1440", "for a day"))
 
@@ -19,14 +19,14 @@ class PauseForm(forms.Form):
 
     minutes = forms.TypedChoiceField(choices=PAUSES, required=False, coerce=int, empty_value=None)
     until = forms.DateTimeField(required=False)
-    why = forms.CharField(max_length=REASON_LENGTH, required=False)
+    why = ReasonField()
 
     @classmethod
     def read(cls, request: HttpRequest) -> tuple[datetime | None, str]:
         """When the pause ends by itself, and its reason; raises `ValidationError` with one sentence."""
         form = cls(request.POST)
         if "why" in form.errors:
-            raise forms.ValidationError(f"A reason has at most {REASON_LENGTH} characters.")
+            raise forms.ValidationError(str(form.errors["why"][0]))
         if not form.is_valid():
             raise forms.ValidationError(
                 "A pause lasts until it is resumed, or 15 minutes, an hour or a day, or until a date and time."

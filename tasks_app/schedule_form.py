@@ -21,6 +21,7 @@ from tasks_app.engine import schedules
 from tasks_app.engine.schedule_call import NAMES_OF_OPTIONS, BadSchedule, default_zone, read_literals
 from tasks_app.engine.schedules import title_of
 from tasks_app.engine.timing import CRON, MINUTES, BadTiming, Plan, Timing, moment_of, zone_of
+from tasks_app.fields import say_plainly
 from tasks_app.masking import MASK, call_has_mask, has_mask, masked_call, masked_source, places_of, restored_call
 from tasks_app.models import Missed, Overlap
 from tasks_app.schedules import called_with
@@ -35,6 +36,8 @@ WALL_CLOCK = "%Y-%m-%dT%H:%M:%S"
 ENGINES = ("next_run", "repeats")
 """What a cluster changes while the page is open: written only if the person changed it."""
 
+
+WRONG_MINUTES = "Say how many minutes, at least 1 and at most 32 767."
 
 RULES = ("time_zone", "missed", "overlap")
 TIMES = ("schedule_type", "minutes", "cron", "time_zone", "next_run", "repeats")
@@ -92,6 +95,7 @@ class ScheduleForm(forms.ModelForm):
         min_value=-1,
         initial=-1,
         show_hidden_initial=True,
+        error_messages=dict.fromkeys(("invalid", "min_value"), "Say how many more times, or -1 for ever."),
         help_text="How many more times: -1 for ever, 0 not any more. One for once is deleted after its time if this is"
         " -1; with 1 or more it fires once as well, and is kept.",
     )
@@ -108,9 +112,10 @@ class ScheduleForm(forms.ModelForm):
     class Meta:
         model = Schedule
         fields = ("name", "schedule_type", "minutes", "cron", "next_run", "repeats", "cluster", "intended_date_kwarg")
+        error_messages = {"minutes": dict.fromkeys(("invalid", "min_value", "max_value"), WRONG_MINUTES)}
         labels = {"schedule_type": "How often", "cluster": "Queue", "intended_date_kwarg": "Argument for its time"}
         help_texts = {
-            "name": "For people: its runs keep it.",
+            "name": "To tell it from others. Its runs bear it, too.",
             "schedule_type": "",
             "minutes": "Between two times, for the type Minutes.",
             "cron": "Five fields, minute to weekday, for the type Cron, which finds its next run by itself.",
@@ -120,6 +125,7 @@ class ScheduleForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        say_plainly(self.fields.values())
         rules = getattr(self.instance, "rules", None)
         zone = rules.time_zone if rules else default_zone()
         next_run = self.instance.next_run
@@ -234,7 +240,7 @@ class PageForm(ScheduleForm):
                 self.errors.pop(name, None)
                 cleaned[name] = None
         if kind == MINUTES and not cleaned.get("minutes") and "minutes" not in self.errors:
-            self.add_error("minutes", "Say how many minutes, at least 1.")
+            self.add_error("minutes", WRONG_MINUTES)
         if kind == CRON and "cron" not in self.errors:
             try:
                 Timing(kind, self.zone, None, cleaned.get("cron") or None).check()
@@ -263,7 +269,7 @@ class PageForm(ScheduleForm):
         """What its times come to, saved or not."""
         for name in TIMES:
             if name in self.errors:
-                return Preview(trouble=str(self.errors[name][0]))
+                return Preview(trouble=f"{self[name].label}: {self.errors[name][0]}")
         made, rules = self.instance, getattr(self.instance, "rules", None)
         timing = Timing(made.schedule_type, self.zone, made.minutes, made.cron or None)
         missed = (self.is_bound and self.cleaned_data.get("missed")) or self.initial["missed"]

@@ -17,6 +17,7 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog, wording
 from tasks_app.backend import check_moment
+from tasks_app.fields import PlainForm
 from tasks_app.jsonable import NotJSON, storable, to_json
 from tasks_app.kinds import JSON, MOMENT, TEXT, BadText
 from tasks_app.masking import MASK, has_mask, is_secret, masked, restored
@@ -383,7 +384,7 @@ def _form_of(func: Callable[..., Any], takes_context: bool) -> type[CallForm]:
     return cast("type[CallForm]", type("CallForm", (CallForm,), members))
 
 
-class OptionsForm(forms.Form):
+class OptionsForm(PlainForm):
     """What every launch may say besides: which queue, how soon, how urgent; a schedule says these in its own words."""
 
     queue = forms.CharField(

@@ -15,6 +15,7 @@ from tasks_app import audit, powers, wording
 from tasks_app.audit import Actor, By, actor_of, readable
 from tasks_app.bulk import UNDO_SECONDS, BadOrder
 from tasks_app.clock import database_now
+from tasks_app.deeds import REMOVALS
 from tasks_app.engine.context import RunContext
 from tasks_app.engine.schedules import Schedule, title_of
 from tasks_app.models import TaskRun
@@ -39,9 +40,7 @@ class Removal:
 
 def path() -> str:
     """The task by which it is done."""
-    from tasks_app.tasks.schedules import delete_schedule
-
-    return delete_schedule.module_path
+    return REMOVALS
 
 
 def send(by: By, schedule: Schedule) -> TaskRun:

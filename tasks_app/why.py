@@ -111,7 +111,7 @@ def why_later(run: TaskRun) -> Why:
 def why_nobody(run: TaskRun, around: Circumstances) -> Why:
     queue = wording.visible(run.queue_name)
     if around.quiet:
-        said = "Whoever would was asked to take nothing more. It waits until that is taken back, or another begins."
+        said = "Its workers were asked to take nothing more. It waits until they may again, or others begin."
         return Why(f"Nobody takes from the queue {queue} now.", said, place="workers", is_grave=True)
     if around.empty:
         said = "Whoever would keeps no worker. It waits until that has one again, or another begins."

@@ -12,6 +12,12 @@ from tasks_app.audit import By
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH, Failure
 from tasks_app.models.stat import Grain
 
+OURS = {
+    "tasks_app.engine.execution.TimedOut": str(Failure.TIMED_OUT.label),
+    "tasks_app.jsonable.NotJSON": "Result not kept",
+}
+"""Exceptions that are not the task's, but the engine's way to end it, in words."""
+
 
 class FailureGroupQuerySet(models.QuerySet["FailureGroup"]):
     """Reads, one method a state. A group is in one of them at any time."""
@@ -79,7 +85,9 @@ class FailureGroup(models.Model):
 
     @property
     def kind(self) -> str:
-        """`ConnectTimeout`, or how it failed where no exception was raised: `Worker lost`."""
+        """`ConnectTimeout`, or in words how it failed where the task raised no exception: `Worker lost`."""
+        if self.exception in OURS:
+            return OURS[self.exception]
         return self.exception.rpartition(".")[2] or self.get_failure_display()
 
     def without_kind(self, message: str) -> str:

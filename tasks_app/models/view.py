@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = 60
 QUERY_LENGTH = 2_000
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 MOST_VIEWS = 50
 """So many may one person have."""
 
@@ -75,6 +77,8 @@ class SavedView(models.Model):
 
 
 def checked(name: str) -> str:
+    if UNSEEN.search(" ".join(name.split())):
+        raise BadView("A view's name has no control characters. Leave them out.")
     name = " ".join(storable(name, 10_000).split())
     if not name:
         raise BadView("A view needs a name.")

@@ -4,7 +4,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from http import HTTPStatus
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from tasks_app import bulk, powers, unschedule, wording
+from tasks_app import bulk, powers, questions, unschedule, wording
 from tasks_app.access import get_run
 from tasks_app.admin import queue_names
 from tasks_app.audit import Actor
@@ -28,6 +28,13 @@ from tasks_app.models import Status, TaskRun
 from tasks_app.portrait import Portrait
 from tasks_app.unschedule import Removal
 
+ASKED = ("verb", "all", "query", "before", "back", "id")
+ANSWERED = ("sure", "why", "successful_too", "run_after", "priority", "queue")
+"""What makes up a question, and what was answered to it that could not be."""
+
+LONGEST = 4_000
+"""So much of each is kept: no list has so long an address."""
+
 REDRAWN = 5
 """While it waits, the page is made anew after so many seconds without other news: why it waits may have changed."""
 
@@ -35,63 +42,102 @@ REDRAWN = 5
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def confirm(request: HttpRequest) -> HttpResponse:
-    """The page that asks back, with the count; its button comes here again, and then it is sent."""
-    if request.method != "POST":  # a login in between makes a GET of it
+    """The page that asks back, with the count, at an address of its own; its button comes here again, and sends it."""
+    if request.method == "POST":
+        return answer(request) if request.POST.get("sure") else ask(request)
+    given = questions.kept(request.user, request.GET.get("asked", ""))
+    if given is None:
+        if "asked" in request.GET:  # else it is a login in between that made a GET of it
+            messages.error(request, "What was asked there is forgotten by now. Choose the runs once more.")
         return redirect("runs")
     try:
-        asked = Asked(request)
+        asked = Asked(request, given)
     except BadOrder as error:
-        back = came_from(request)
-        said = [str(error), *(trouble for trouble in back.troubles if trouble not in str(error))]
-        messages.error(request, " ".join(said))
-        return redirect(runs_url(back.query))
-    is_sure = bool(request.POST.get("sure"))
-    form = FORMS.get(asked.order.verb, OrderForm)(request.POST if is_sure else None)
-    if is_sure and form.is_valid():
-        try:
-            return redirect("bulk-run", asked.send(form).pk)
-        except BadOrder as error:
-            form.add_error(None, str(error))
+        return to_list(request, given, error)
     context = {
-        "asked": asked, "order": asked.order, "deed": asked.order.deed, "form": form, "back": runs_url(asked.back),
+        "asked": asked, "order": asked.order, "deed": asked.order.deed, "back": runs_url(asked.back),
+        "form": form_of(asked.order, given if given.get("sure") else None),
         "queues": queue_names() if asked.order.verb == "move" else [], "undo_seconds": bulk.UNDO_SECONDS,
     }  # fmt: skip
-    return render(request, "bulk.html", context, status=HTTPStatus.UNPROCESSABLE_ENTITY if is_sure else HTTPStatus.OK)
+    return render(request, "bulk.html", context)
+
+
+def ask(request: HttpRequest) -> HttpResponse:
+    """Lead to the page that asks back; not answer with it, or the browser's Back could not show it."""
+    posted = request.POST
+    if len(posted.get("query", "")) > LONGEST:  # of a part of it more runs would be meant
+        return to_list(request, posted, BadOrder("The filter is longer than that of any list."))
+    given = QueryDict(mutable=True)
+    for name in (*ASKED, *ANSWERED):
+        given.setlist(name, [text[:LONGEST] for text in posted.getlist(name)[: MOST_IDS + 1]])
+    return redirect(f"{reverse('runs-bulk')}?{urlencode({'asked': questions.keep(request.user, given)})}")
+
+
+def answer(request: HttpRequest) -> HttpResponse:
+    """Send it, or lead to the question with what cannot be said to it."""
+    try:
+        asked = Asked(request, request.POST)
+    except BadOrder as error:
+        return to_list(request, request.POST, error)
+    form = form_of(asked.order, request.POST)
+    if not form.is_valid():
+        return ask(request)
+    try:
+        return redirect("bulk-run", asked.send(form).pk)
+    except BadOrder as error:
+        messages.error(request, str(error))
+        return ask(request)
+
+
+def form_of(order: Order, given: QueryDict | None) -> OrderForm:
+    return FORMS.get(order.verb, OrderForm)(given)
+
+
+def to_list(request: HttpRequest, given: QueryDict, error: BadOrder) -> HttpResponse:
+    """Back to the list, which says why."""
+    back = came_from(request, given)
+    said = [str(error), *(trouble for trouble in back.troubles if trouble not in str(error))]
+    messages.error(request, " ".join(said))
+    return redirect(runs_url(back.query))
 
 
 class Asked:
     """What a form of the list asks for; raises `BadOrder` with a sentence for what cannot be done."""
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, given: QueryDict) -> None:
         self.request, self.person = request, request.user
-        posted, now = request.POST, database_now()
-        back, before = came_from(request), moment(posted.get("before", ""))
+        now = database_now()
+        back, before = came_from(request, given), moment(given.get("before", ""))
         self.back, self.troubles = back.query, list(back.troubles)
         self.before = min(before or now, now)
-        if posted.get("before") and before != self.before:
+        if given.get("before") and before != self.before:
             self.troubles.append("When the list was opened cannot be told, so all that was sent by now is meant.")
         self.left_out, self.has_successful, self.most = "", True, MOST_COUNTED
-        verb = posted.get("verb", "")
-        if posted.get("all"):
-            finding = bulk.find(posted.get("query", ""), self.person)
+        verb = given.get("verb", "")
+        if given.get("all"):
+            finding = bulk.find(given.get("query", ""), self.person)
             self.order = Order(verb=verb, query=bulk.fixed(finding))
             self.order.check(self.person)
             meant = self.order.runs(self.person).filter(enqueued_at__lte=self.before)
             self.count, self.most = bulk.counted_of(finding, meant, MOST_COUNTED)
             self.what = which(self.count, self.most, finding.sentence)
             self.has_successful = finding.state not in {"failed", "cancelled"}
+            if self.count == 0:
+                acts = " Bulk acts are retried on their own pages." if verb == "retry" else ""
+                raise BadOrder(f"No run matches, so there is nothing to do.{acts}")
         else:
-            ticks = Ticks.of(posted.getlist("id"))
+            ticks = Ticks.of(given.getlist("id"))
             self.order = Order(verb=verb, ids=ticks.ids)
             self.order.check(self.person)
-            found = {str(pk): status for pk, status in self.order.runs(self.person).values_list("pk", "status")}
+            reached = self.order.reached(self.person).values_list("pk", "status", "task_path")
+            found = {str(pk): status for pk, status, task in reached if self.order.takes(task)}
             self.order = Order(verb=verb, ids=[each for each in ticks.ids if each in found])
-            self.left_out = ticks.left_out(len(ticks.ids) - len(found))
+            self.left_out = ticks.left_out(len(ticks.ids) - len(reached), acts=len(reached) - len(found))
             self.count = len(found)
             self.what = wording.plural(self.count, "ticked run")
             self.has_successful = Status.SUCCESSFUL in found.values()
-        if not self.count and self.count is not None:
-            raise BadOrder(f"There is nothing to do: no run is left of those. {self.left_out}".strip())
+            if not found:
+                raise BadOrder(f"There is nothing to do with what was ticked. {self.left_out}")
 
     @property
     def question(self) -> str:
@@ -128,13 +174,17 @@ class Ticks:
         ids = [str(found) for text in posted if (found := id_of(text))]
         return cls(list(dict.fromkeys(ids)), len(posted) - len(ids), len(ids) - len(set(ids)))
 
-    def left_out(self, unreached: int) -> str:
+    def left_out(self, unreached: int, acts: int) -> str:
         """Why fewer are meant than were posted, in a sentence; empty when none is left out."""
         counted = (
-            (self.no_ids, "is no run", "are no runs"),
-            (self.doubled, "was ticked twice", "were ticked twice"),
-            (unreached, "cannot be found, or is not yours to change", "cannot be found, or are not yours to change"),
-        )
+            (self.no_ids, "that is no run", "that are no runs"),
+            (self.doubled, "that was ticked twice", "that were ticked twice"),
+            (acts, "bulk act (only its own page retries it)", "bulk acts (only their own pages retry them)"),
+            (
+                unreached,
+                "that cannot be found or is not yours to change", "that cannot be found or are not yours to change",
+            ),
+        )  # fmt: skip
         told = [f"{wording.count(number)} {one if number == 1 else many}" for number, one, many in counted if number]
         return f"Left out: {', '.join(told)}." if told else ""
 
@@ -161,9 +211,9 @@ def which(count: int | None, most: int, sentence: str) -> str:
     return f"{wording.count(count, most)} {sentence.replace('runs', 'run', 1) if count == 1 else sentence}"
 
 
-def came_from(request: HttpRequest) -> Finding:
+def came_from(request: HttpRequest, given: QueryDict) -> Finding:
     """The list that it came from, as far as its filters can be understood."""
-    told = request.POST.get("back") or request.POST.get("query", "")
+    told = given.get("back") or given.get("query", "")
     return Finding.read(QueryDict(told), Viewer.of(request))
 
 

@@ -18,9 +18,10 @@ from django.views.decorators.http import require_POST, require_safe
 from tasks_app import wording
 from tasks_app.access import may, operators_only
 from tasks_app.asking import Asking
-from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.audit import Actor
 from tasks_app.clock import database_now
 from tasks_app.failures import STATES, Account, Tabs, found, lines, looks
+from tasks_app.fields import ReasonField
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import FailureGroup
 from tasks_app.models.run import QUEUE_NAME_LENGTH, TASK_PATH_LENGTH
@@ -79,7 +80,7 @@ class SteerForm(forms.Form):
     """For how many days, and why."""
 
     days = forms.TypedChoiceField(choices=MUTES, required=False, coerce=int, empty_value=None)
-    why = forms.CharField(max_length=REASON_LENGTH, required=False)
+    why = ReasonField()
 
 
 def version(request: HttpRequest, viewer: Viewer) -> str:
@@ -152,10 +153,10 @@ def steer(request: HttpRequest, pk: int) -> HttpResponse:
         messages.error(request, "You may not steer failures: that needs the permission to change groups of failures.")
     elif do is None:
         messages.error(request, "A failure can be dismissed, muted and opened again.")
+    elif "why" in form.errors:
+        messages.error(request, str(form.errors["why"][0]))
     elif not form.is_valid():
-        messages.error(
-            request, f"A failure is muted for 1, 7 or 30 days or for good; why takes {REASON_LENGTH} letters."
-        )
+        messages.error(request, "A failure is muted for 1, 7 or 30 days or for good.")
     else:
         undo = "" if do is reopen else undo_url(group, back)
         messages.success(request, do(request, group, form.cleaned_data), extra_tags=undo)

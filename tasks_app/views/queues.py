@@ -80,8 +80,10 @@ def resume(request: HttpRequest, name: str) -> str:
 def limit(request: HttpRequest, name: str) -> str:
     most = LimitForm.read(request)
     Queue.limit(name, most, by=Actor.of(request))
-    told = f"at most {wording.plural(most, 'run')} {'is' if most == 1 else 'are'}" if most else "any number of runs is"
-    return f"Of the queue {wording.visible(name)} {told} at work at once."
+    if not most:
+        return f"The queue {wording.visible(name)} has no limit now: any number of its runs may be at work at once."
+    runs = f"{wording.plural(most, 'run')} {'is' if most == 1 else 'are'}"
+    return f"The queue {wording.visible(name)} has a limit now: at most {runs} at work at once."
 
 
 def drain(request: HttpRequest, name: str) -> str:

@@ -18,6 +18,7 @@ from tasks_app.access import get_run
 from tasks_app.asking import reason_of
 from tasks_app.audit import Actor
 from tasks_app.bulk_forms import RunAtForm
+from tasks_app.fields import PlainForm
 from tasks_app.models import Status, TaskRun
 from tasks_app.models.run import QUEUE_NAME_LENGTH
 from tasks_app.powers import ASKS_FIRST, CANCEL, CHANGE, DELETE, RETRY, may_steer
@@ -29,7 +30,7 @@ UNFINISHED = "Only what has ended can be deleted. Cancel it first."
 FORBIDDEN = "You may not {} this run: that takes an operator with the permission to {} runs."
 
 
-class ChangeForm(forms.Form):
+class ChangeForm(PlainForm):
     """Where and how soon a run that waits is taken; what is left empty stays."""
 
     priority = forms.IntegerField(

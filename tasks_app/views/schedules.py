@@ -18,10 +18,11 @@ from django_tasks.exceptions import InvalidTaskError
 
 from tasks_app import catalog, schedules, unschedule, wording
 from tasks_app.access import may, operators_only, owner_of
-from tasks_app.audit import REASON_LENGTH, Actor
+from tasks_app.audit import Actor
 from tasks_app.catalog import task_paths
 from tasks_app.clock import database_now
 from tasks_app.engine.schedule_call import default_zone
+from tasks_app.fields import ReasonField
 from tasks_app.live import Viewer, digest, is_poll, live, poll_url
 from tasks_app.models import ScheduleRules
 from tasks_app.schedule_form import MomentField, PageForm, Schedule, call_form, title_of
@@ -41,7 +42,7 @@ class PauseForm(forms.Form):
 
     minutes = forms.TypedChoiceField(choices=PAUSES, required=False, coerce=int, empty_value=None)
     until = MomentField(required=False)
-    why = forms.CharField(max_length=REASON_LENGTH, required=False)
+    why = ReasonField()
 
     def __init__(self, data: Any) -> None:
         super().__init__(data)
@@ -269,7 +270,7 @@ def run_now(request: HttpRequest, made: Any) -> str:
 def pause(request: HttpRequest, made: Any) -> str:
     form = PauseForm(request.POST)
     if "why" in form.errors:
-        raise InvalidTaskError(f"A reason has at most {REASON_LENGTH} characters.")
+        raise InvalidTaskError(str(form.errors["why"][0]))
     if not form.is_valid():
         raise InvalidTaskError("A pause lasts until it is resumed, an hour, a day, a week, or until a date and time.")
     rules = rules_of(made)

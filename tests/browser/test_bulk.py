@@ -81,6 +81,24 @@ def test_it_needs_no_javascript(web: WebFactory, open_page: OpenPage) -> None:
     assert watched.trouble == []
 
 
+def test_back_shows_the_question_and_then_the_list(web: WebFactory, open_page: OpenPage) -> None:
+    stored(2, status=Status.FAILED)
+    watched = open_failed(open_page, web(**OPEN))
+    page = watched.page
+
+    tick(page, 0)
+    page.locator("#do-delete").click()
+    page.get_by_role("button", name="Delete 1 run").click()
+    expect(page.locator("#bulk-run")).to_contain_text("Nothing has been changed yet.")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Delete 1 ticked run for good?")).to_be_visible()
+    page.go_back()
+    expect(page).to_have_url(f"{watched.address}/runs/?state=failed")
+    page.go_forward()
+    expect(page.get_by_role("heading", name="Delete 1 ticked run for good?")).to_be_visible()
+    assert watched.trouble == []
+
+
 def test_the_filtered_list_is_a_file(web: WebFactory, open_page: OpenPage, tmp_path: Path) -> None:
     failed = stored(2, status=Status.FAILED)
     stored(1)

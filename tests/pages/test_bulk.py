@@ -119,7 +119,7 @@ def test_of_a_common_word_so_many_are_told_as_are_soon_seen(
     assert "Delete 4 failed runs with “parcel” for good?" in asked("state=failed&q=parcel")
     # More than the list looks at: how many they are is told if that is soon known.
     assert re.search(r"Delete (30|20\+) cancelled runs with “letter”", asked("state=cancelled&q=letter"))
-    assert re.search("no run is left|Delete all cancelled runs with “parcel”", asked("state=cancelled&q=parcel"))
+    assert re.search("No run matches|Delete all cancelled runs with “parcel”", asked("state=cancelled&q=parcel"))
     monkeypatch.setattr("tasks_app.bulk.COMMON_COUNTED", 3)
     assert "Delete 3+ failed runs with “parcel” for good?" in asked("state=failed&q=parcel")
 
@@ -170,10 +170,13 @@ def test_a_filter_that_cannot_be_meant_is_refused(operators_client: Client, run:
     ("given", "sentence"),
     [
         ({}, "Tick the runs that are meant first."),
-        ({"id": ["nothing"]}, "no run is left of those. Left out: 1 is no run."),
-        ({"id": [str(uuid.uuid4()), "\x00"]}, "Left out: 1 is no run, 1 cannot be found, or is not yours to change."),
+        ({"id": ["nothing"]}, "There is nothing to do with what was ticked. Left out: 1 that is no run."),
+        (
+            {"id": [str(uuid.uuid4()), "\x00"]},
+            "1 that is no run, 1 that cannot be found or is not yours to change.",
+        ),
         ({"id": [str(uuid.uuid4()) for _ in range(1_001)]}, "At most 1 000 runs can be ticked."),
-        ({"all": "1", "query": "task=nobody"}, "no run is left of those."),
+        ({"all": "1", "query": "task=nobody"}, "No run matches, so there is nothing to do."),
     ],
 )
 def test_nothing_to_do_is_said(operators_client: Client, run: RunFactory, given: Any, sentence: str) -> None:
@@ -191,7 +194,7 @@ def test_what_is_no_run_doubled_or_foreign_is_left_out(client: Client, run: RunF
     page = text_of(post(client, "cancel", id=[str(mine.pk), str(mine.pk), str(theirs.pk), "junk"]))
 
     assert "Cancel 1 ticked run?" in page
-    assert "Left out: 1 is no run, 1 was ticked twice, 1 cannot be found, or is not yours to change." in page
+    assert "1 that is no run, 1 that was ticked twice, 1 that cannot be found or is not yours to change." in page
 
 
 @pytest.mark.parametrize("verb", ["", "launch", "delete_everything", "__class__", "\x00" * 100, "x" * 10_000])
@@ -199,7 +202,7 @@ def test_an_unknown_verb_is_refused(operators_client: Client, run: RunFactory, v
     response = post(operators_client, verb, [run()])
 
     assert response.status_code == 200
-    assert "Nothing is called" in text_of(response)
+    assert "Runs can be retried" in text_of(response)
 
 
 def test_a_login_in_between_leads_to_the_list(client: Client) -> None:
@@ -224,9 +227,89 @@ def test_a_value_that_cannot_be_is_told_at_its_field(
 ) -> None:
     response = post(operators_client, verb, [run()], sure="1", **given)
 
-    assert response.status_code == 422
+    assert response.redirect_chain[-1][0].startswith("/runs/bulk/?asked=")
     assert sentence in text_of(response)
     assert not TaskRun.objects.filter(task_path=PATH).exists()
+
+
+def question(client: Client, verb: str, runs: list[TaskRun] | None = None, **given: Any) -> str:
+    """The address at which it is asked."""
+    response = post(client, verb, runs, **given)
+    return str(response.redirect_chain[-1][0])
+
+
+def test_the_question_has_an_address_to_come_back_to(operators_client: Client, client: Client, run: RunFactory) -> None:
+    address = question(operators_client, "delete", [run(**FAILED)])
+    sent(operators_client, "delete", [run(**FAILED)])
+
+    for _ in range(2):
+        response = operators_client.get(address)
+        assert response.status_code == 200
+        assert "Delete 1 ticked run for good?" in text_of(response)
+    assert "is forgotten by now" in text_of(client.get(address, follow=True))
+    assert len(TaskRun.objects.filter(task_path=PATH)) == 1
+
+
+def test_what_was_wrong_with_an_answer_is_told_there_too(operators_client: Client, run: RunFactory) -> None:
+    address = question(operators_client, "priority", [run()], sure="1", priority="101", why="for Mara")
+
+    page = operators_client.get(address).content.decode()
+
+    assert "A priority is a whole number from -100 to 100." in page
+    assert 'value="101"' in page
+    assert 'value="for Mara"' in page
+
+
+@pytest.mark.parametrize("key", ["", "x", "\x00", "a" * 32, "x" * 4_000])
+def test_a_question_that_is_forgotten_leads_to_the_list(operators_client: Client, key: str) -> None:
+    response = operators_client.get("/runs/bulk/", {"asked": key}, follow=True)
+
+    assert response.redirect_chain[-1][0] == "/runs/"
+    assert "is forgotten by now" in text_of(response)
+
+
+def test_a_question_is_kept_for_a_while(
+    operators_client: Client, run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks_app.questions.KEPT_SECONDS", -1)
+
+    assert "is forgotten by now" in text_of(post(operators_client, "delete", [run(**FAILED)]))
+
+
+def test_a_filter_that_no_list_has_is_refused(operators_client: Client, run: RunFactory) -> None:
+    run(**FAILED)
+
+    page = text_of(post(operators_client, "delete", all="1", query=f"{'x' * 4_000}=1&state=cancelled"))
+
+    assert "The filter is longer than that of any list." in page
+
+
+def test_a_bulk_act_is_told_to_be_retried_on_its_own_page(operators_client: Client, run: RunFactory) -> None:
+    act = sent(operators_client, "delete", [run(**FAILED)])
+    operators_client.post(f"/runs/bulk/{act.pk}/undo/")
+
+    alone = text_of(post(operators_client, "retry", [act]))
+    among = text_of(post(operators_client, "retry", [act, run(**FAILED)]))
+    all_of_them = text_of(post(operators_client, "retry", all="1", query="state=cancelled"))
+
+    assert "Left out: 1 bulk act (only its own page retries it)." in alone
+    assert "Send 1 ticked run once more?" in among
+    assert "Left out: 1 bulk act (only its own page retries it)." in among
+    assert "Bulk acts are retried on their own pages." in all_of_them
+
+
+@pytest.mark.parametrize("address", ["/runs/", "/"])
+def test_lists_tell_in_words_what_a_bulk_act_is_to_do(
+    operators_client: Client, run: RunFactory, cluster: Cluster, address: str
+) -> None:
+    """However many ids it has: those are read last of all."""
+    sent(operators_client, "delete", [run(**FAILED) for _ in range(60)], why="the disk is full")
+
+    page = text_of(operators_client.get(address)).replace("\xa0", " ")
+
+    assert "Delete: 60 ticked runs" in page
+    assert "ids=" not in page
+    assert "why=" not in page
 
 
 # Done
@@ -360,7 +443,7 @@ def test_staff_without_the_permission_reaches_the_own_runs(run: RunFactory, tobi
     browser = permit(tobias, "cancel_taskrun")
 
     assert told(done(sent(browser, "retry", [mine]))) == "1 run was sent once more."
-    assert "cannot be found, or is not yours to change" in text_of(post(browser, "retry", [theirs]))
+    assert "cannot be found or is not yours to change" in text_of(post(browser, "retry", [theirs]))
     assert "Cancel 1 ticked run?" in text_of(post(browser, "cancel", [theirs]))
 
 

@@ -216,7 +216,7 @@ def test_a_whole_group_is_retried_by_way_of_the_confirmation(operators_client: C
 
     given = fields_of(page(operators_client, group.get_absolute_url()))
     assert (given["verb"], given["all"], given["query"]) == ("retry", "1", f"group={group.pk}&state=failed")
-    asked = operators_client.post("/runs/bulk/", given).content.decode()
+    asked = operators_client.post("/runs/bulk/", given, follow=True).content.decode()
     assert "Retry 2 runs" in asked
     assert not TaskRun.objects.filter(retry_of__isnull=False).exists()
     sent = operators_client.post("/runs/bulk/", fields_of(asked))
@@ -231,6 +231,24 @@ def fields_of(text: str) -> dict[str, str]:
     form = re.search(r'<form[^>]* action="/runs/bulk/">.*?</form>', text, re.DOTALL)
     assert form
     return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)"[^>]* value="([^"]*)"', form[0])}
+
+
+@pytest.mark.parametrize(
+    ("failure", "exception", "told"),
+    [
+        ("timed_out", "tasks_app.engine.execution.TimedOut", "Timed out"),
+        ("timed_out", "", "Timed out"),
+        ("error", "tasks_app.jsonable.NotJSON", "Result not kept"),
+        ("error", "shop.errors.TimedOut", "TimedOut"),
+    ],
+)
+def test_a_failure_is_named_for_what_it_is(
+    operators_client: Client, now: datetime, failure: str, exception: str, told: str
+) -> None:
+    group = failed(now, 2)
+    FailureGroup.objects.filter(pk=group.pk).update(failure=failure, exception=exception)
+
+    assert f"{told}: " in page(operators_client)
 
 
 def test_filters_narrow_the_list(operators_client: Client, now: datetime) -> None:
@@ -326,7 +344,7 @@ def test_bad_input_gets_a_sentence(operators_client: Client, now: datetime) -> N
     group = failed(now, 2)
     assert "can be dismissed, muted and opened again" in steer(operators_client, group, "explode")
     assert "muted for 1, 7 or 30 days or for good" in steer(operators_client, group, "mute", days="99999999999")
-    assert "muted for 1, 7 or 30 days or for good" in steer(operators_client, group, "mute", why="x" * 501)
+    assert "A reason has at most 500 characters." in steer(operators_client, group, "mute", why="x" * 501)
     assert not AuditEntry.objects.exists()
     for pk in (0, 2**63, 10**40):
         assert operators_client.get(f"/failures/{pk}/").status_code == 404

@@ -101,7 +101,7 @@ def test_a_limit_is_set_and_taken_away(operators_client: Client, cluster: Cluste
     assert "at most 3 runs are at work at once" in steer(operators_client, "limit", most="3")
     assert line("default").limit == 3
     assert "at most 1 run is at work at once" in steer(operators_client, "limit", most="1")
-    assert "any number of runs is at work" in steer(operators_client, "limit", most="")
+    assert "has no limit now: any number of its runs may be" in steer(operators_client, "limit", most="")
     assert line("default").limit is None
 
 

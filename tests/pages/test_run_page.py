@@ -540,7 +540,7 @@ def test_tells_nobody_of_runs_that_are_not_theirs(
 def test_says_that_a_cluster_was_asked_to_be_quiet(client: Client, run: RunFactory, cluster: Cluster) -> None:
     Cluster.objects.update(desired_state="quiet")
 
-    assert "Nobody takes from the queue default now.</b> Whoever would was asked" in page_of(client, run())
+    assert "Nobody takes from the queue default now.</b> Its workers were asked" in page_of(client, run())
 
 
 def test_says_whose_pause_holds_it_up(

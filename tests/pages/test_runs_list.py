@@ -782,7 +782,10 @@ def test_a_view_is_kept_renamed_and_deleted(client: Client, mara: User) -> None:
     [
         ({"do": "save", "name": " "}, "A view needs a name."),
         ({"do": "save", "name": "x" * 61}, "at most 60 characters"),
-        ({"do": "save", "name": "a\x00b"}, "Kept as"),
+        ({"do": "save", "name": "a\x00b"}, "A view's name has no control characters. Leave them out."),
+        ({"do": "save", "name": "a\x1bb"}, "A view's name has no control characters. Leave them out."),
+        ({"do": "save", "name": "a\u202eb"}, "A view's name has no control characters. Leave them out."),
+        ({"do": "save", "name": "👩\u200d👧 a\tb"}, "Kept as"),
         ({"do": "burn"}, "A view can be saved, renamed and deleted."),
     ],
 )
