@@ -187,6 +187,8 @@ def test_everything_killed_between_the_last_finish_and_what_follows(qcluster: Cl
         [flows.passes_gate.step(str(gate), n) for n in range(2)], then=flows.tells.step(PREVIOUS)
     ).enqueue()
     members = workflow.steps.filter(step__lt=2)
+    # The first claim tells the workflow that it runs, and whoever claims at the same moment waits for that.
+    wait_until(lambda: members.filter(claimed_by__isnull=False).count() == 2, what="the claims of the members")
 
     with psycopg.connect(database_url()) as somebody:  # holds up whoever would advance it
         somebody.execute("SELECT FROM tasks_app_workflow WHERE id = %s FOR UPDATE", [workflow.pk])

@@ -275,6 +275,7 @@ BAD: dict[str, Values] = {
     },
     "runs-export-csv": FILTERS,
     "runs-export-json": FILTERS,
+    "runs-bulk": {"asked": [("nonsense", "What was asked there is forgotten by now.")]},
     "run": {
         "level": [("LOUD", "A level is debug, info, warning, error or critical; here are all of them.")],
         "q": searched(200),
@@ -355,7 +356,7 @@ OF_POLLS = {"seen", "after"}
     ],
 )
 def test_what_is_put_right_is_told(operators_client: Client, rows: Rows, name: str, query: str, said: str) -> None:
-    response = operators_client.get(asked(rows.paths()[name], query))
+    response = operators_client.get(asked(rows.paths()[name], query), follow=True)
     text = response.content.decode()
 
     if name.startswith("runs-export"):
