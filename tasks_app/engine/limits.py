@@ -59,7 +59,8 @@ SELECT FROM tasks_app_tasklimit WHERE key IN (SELECT name FROM key) ORDER BY key
 
 # `xmax` tells whether this transaction has locked the row: a policy that was made, or first needed, after the locks
 # were taken is for the next claim. Of a task with a slow rate one run at a time, at the head of the batch, so that it
-# begins when it was counted. Runs of a task that somebody limited lately are put under its key here, not claimed; they
+# begins when it was counted. What was found is asked again when it is locked: meanwhile somebody may have put it off,
+# or into another queue. Runs of a task that somebody limited lately are put under its key here, not claimed; they
 # come back without a `claimed_at`.
 CLAIM = f"""
 {KEYS.format(queue="%(queue)s")},
@@ -99,7 +100,8 @@ next AS MATERIALIZED (
     AND EXISTS (SELECT FROM tasks_app_tasklimit WHERE key = run.task_path AND {IS_POLICY}) AS is_stray
   FROM best JOIN tasks_app_taskrun AS run ON run.id = ANY (ARRAY[best.id])
   WHERE run.status = 'READY' AND run.claimed_by IS NULL AND run.limit_key IS NOT DISTINCT FROM best.name
-    AND run.is_waiting IS NULL
+    AND run.is_waiting IS NULL AND run.queue_name = %(queue)s AND run.run_after <= statement_timestamp()
+    AND {IS_IN_TIME}
   FOR UPDATE OF run SKIP LOCKED),
 taken AS (
   UPDATE tasks_app_taskrun AS run

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -152,6 +153,28 @@ INSERT INTO tasks_app_taskrun (id, task_path, args, kwargs, queue_name, priority
 SELECT gen_random_uuid(), task_path, args, kwargs, queue_name, 9, status, run_after, enqueued_at, 0, 3, '[]', limit_key
 FROM tasks_app_taskrun, generate_series(1, 100000) WHERE limit_key = %s
 """
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"), [("run_after = now() + interval '1 h'", 0), ("queue_name = 'other'", 0), ("priority = 5", 1)]
+)
+def test_what_is_put_off_while_a_claim_looks_for_it_is_not_taken(server: Server, change: str, taken: int) -> None:
+    """The claim has found it, and waits before it locks it."""
+    send(server, THREE, 1, 0)
+    gate = ", gate AS MATERIALIZED (SELECT count(*), pg_advisory_xact_lock_shared(4711) FROM best), next AS"
+    slow = re.sub(r",\s*next AS", gate, limits.CLAIM).replace("FROM best JOIN", "FROM gate, best JOIN")
+    given = {"queue": "default", "me": "a:1:1:b", "limit": 10, "slow": 0.02}
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'advisory'"
+
+    with server.connect() as claimer, server.connect() as other, ThreadPoolExecutor() as pool, claimer.transaction():
+        other.execute("SELECT pg_advisory_lock(4711)")
+        claimer.execute(limits.LOCK_TASKS, given)
+        claim = pool.submit(lambda: claimer.execute(slow, given).fetchall())
+        wait_until(lambda: other.execute(waits).fetchall(), what="a claim that waits")
+        other.execute(f"UPDATE tasks_app_taskrun SET {change}")
+        other.execute("SELECT pg_advisory_unlock_all()")
+
+        assert len(claim.result(20)) == taken
 
 
 def pages_read(plan: str) -> int:
